@@ -1,0 +1,3 @@
+//! The slot picker.
+#![no_std]
+#![no_main]

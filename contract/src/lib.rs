@@ -1,0 +1,29 @@
+//! What two Berth programs must agree on, in one place and without I/O.
+//!
+//! With default features off the crate is `no_std` and needs no allocator: the slot picker uses
+//! that part ([`layout`], [`gpt`], [`boot`], [`record`], [`journal`], [`trailer`]). The `std`
+//! feature adds the texts that people and programs exchange: [`host_config`], [`manifest`] and
+//! [`console`].
+//!
+//! `docs/contract.md` describes every byte for readers of other languages; a test compares the
+//! two.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+pub mod boot;
+pub mod gpt;
+pub mod journal;
+pub mod layout;
+pub mod record;
+pub mod text;
+pub mod trailer;
+
+#[cfg(feature = "std")]
+pub mod console;
+#[cfg(feature = "std")]
+pub mod host_config;
+#[cfg(feature = "std")]
+pub mod manifest;
+#[cfg(feature = "std")]
+pub mod toml_input;
+
+pub use layout::Slot;

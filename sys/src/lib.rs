@@ -1,0 +1,2 @@
+//! The only crate with `unsafe` code and raw system calls.
+#![allow(unsafe_code)]

@@ -1,0 +1,1 @@
+//! End-to-end scenarios in real virtual machines.
