@@ -9,9 +9,10 @@
 pub mod accounts;
 pub mod build;
 pub mod cache;
-pub mod container;
+//pub mod container;
 pub mod debian;
 pub mod definition;
+pub mod elf;
 pub mod error;
 pub mod guest;
 pub mod image;
