@@ -9,7 +9,7 @@
 pub mod accounts;
 pub mod build;
 pub mod cache;
-//pub mod container;
+pub mod container;
 pub mod debian;
 pub mod definition;
 pub mod elf;

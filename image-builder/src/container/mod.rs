@@ -14,13 +14,14 @@ pub use archive::Summary;
 pub use definition::ContainerDefinition;
 
 use crate::accounts;
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
+use crate::definition::ExtraContent;
 use crate::debian::{self, Mirrors, Network};
 use crate::prune::Rules;
 use crate::tree::{Kind, Node, Tree};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Left out of every container image: documentation, locales, and what belongs to a package
 /// manager that is not there.
@@ -39,6 +40,9 @@ const DROP: [&str; 13] = [
     "usr/lib/systemd",
     "etc/logrotate.d",
 ];
+
+/// Raised when the same inputs give other bytes than before.
+const BUILDER: &[u8] = b"berth container 1";
 
 /// Packages that do the work of maintainer scripts, which never run.
 const ASSUMED: [&str; 14] = [
@@ -94,6 +98,31 @@ pub fn build(
     add_own_files(definition, &mut tree, epoch)?;
     let own_layer = layer::difference(&before, &tree);
     archive::write(definition, &[base_layer, package_layer, own_layer], epoch, out)
+}
+
+/// Builds the image into the cache, unless it is there, and returns its path.
+pub fn build_into_cache(
+    definition: &ContainerDefinition,
+    cache: &Cache,
+    mirrors: &Mirrors,
+    network: Network,
+) -> Result<PathBuf> {
+    let packages = resolve(definition, cache, mirrors, network, &definition.all_packages())?;
+    let mut parts: Vec<Vec<u8>> = vec![BUILDER.to_vec(), format!("{definition:?}").into_bytes()];
+    parts.extend(packages.iter().map(|package| package.sha256.to_vec()));
+    for file in &definition.files {
+        if let ExtraContent::Source(source) = &file.content {
+            parts.push(std::fs::read(source).map_err(Error::io("read", source))?);
+        }
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let path = cache.derived("containers", &cache::key(&parts));
+    if !path.exists() {
+        let folder = path.parent().unwrap_or(cache.root());
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        build(definition, cache, mirrors, network, &path)?;
+    }
+    Ok(path)
 }
 
 fn resolve(
