@@ -1,3 +1,1 @@
-//! The slot picker.
-#![no_std]
-#![no_main]
+fn main() {}
