@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: filesystems, configuration, menus, keyboards, the network, other disks.
 #![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
 
 pub mod clock;
 pub mod device_path;
