@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// How long a guest may take to shut down. Its own limits for workloads and runtime are shorter.
 const SHUTDOWN: Duration = Duration::from_secs(60);
 
+/// The power button is pressed again after this long: a guest that still boots may have missed it.
+const PRESS_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long the starting program of a detached machine watches it come up.
 const WATCH: Duration = Duration::from_secs(300);
 
@@ -97,7 +100,7 @@ fn stay(mut machine: Machine, inbox: &Receiver<Event>, dir: Option<&Path>) -> Re
     let mut stopping: Option<Instant> = None;
     loop {
         let left = match stopping {
-            Some(since) => SHUTDOWN.saturating_sub(since.elapsed()),
+            Some(since) => SHUTDOWN.saturating_sub(since.elapsed()).min(PRESS_AGAIN),
             None => Duration::from_secs(3600),
         };
         match inbox.recv_timeout(left) {
@@ -128,6 +131,10 @@ fn stay(mut machine: Machine, inbox: &Receiver<Event>, dir: Option<&Path>) -> Re
                     (true, None) => Ok(Outcome::PoweredOff),
                     (false, _) => Err(machine.ended_before("running the machine")),
                 };
+            }
+            Err(RecvTimeoutError::Timeout) if stopping.is_some_and(|s| s.elapsed() < SHUTDOWN) => {
+                // It fails when the machine ends at this moment, of which an event tells.
+                let _ = machine.power_button();
             }
             Err(RecvTimeoutError::Timeout) if stopping.is_some() => {
                 return Err(Error::Late {
