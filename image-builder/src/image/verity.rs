@@ -7,6 +7,7 @@ use contract::gpt::Guid;
 use contract::layout::VERITY_BLOCK as BLOCK;
 use sha2::{Digest, Sha256};
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +20,8 @@ const HASHES_PER_BLOCK: u64 = (BLOCK / HASH_LEN) as u64;
 const SIGNATURE: [u8; 8] = *b"verity\0\0";
 /// How much of the data is read at once by each thread.
 const CHUNK_BLOCKS: u64 = 256;
-/// More levels than this would be more data than a disk has.
-const MAX_DATA_BLOCKS: u64 = 1 << 40;
+/// The largest filesystem that is believed: 64 GiB, whose tree has 512 MiB.
+const MAX_DATA_BLOCKS: u64 = 1 << 24;
 
 /// What a tree is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,9 +257,9 @@ fn first_wrong_block(
     blocks: u64,
     salted: &Sha256,
     expected: &[u8],
-) -> std::io::Result<Option<u64>> {
+) -> io::Result<Option<u64>> {
     let (next, wrong) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-    let work = || {
+    let work = || -> io::Result<()> {
         let mut buffer = vec![0; CHUNK_BLOCKS as usize * BLOCK];
         loop {
             let first = next.fetch_add(CHUNK_BLOCKS, Ordering::Relaxed);

@@ -50,8 +50,7 @@ impl Archive {
         // inode, mode, uid, gid, links, mtime, size, device, rdevice, name length, checksum
         let (len, name_len) = (len as u32, path.len() as u32 + 1);
         let (major, minor) = device;
-        let fields =
-            [inode, mode, 0, 0, links, self.mtime, len, 0, 0, major, minor, name_len, 0];
+        let fields = [inode, mode, 0, 0, links, self.mtime, len, 0, 0, major, minor, name_len, 0];
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
         }

@@ -80,8 +80,7 @@ pub struct Plan {
 
 /// Chooses the modules. Fails when the kernel has no dm-verity or no ext4.
 pub fn plan(index: &ModuleIndex) -> Result<Plan> {
-    let present =
-        |name: &&&str| index.find(name).is_some() && !index.is_builtin(name);
+    let present = |name: &&&str| index.find(name).is_some() && !index.is_builtin(name);
     let digests = DIGESTS.iter().filter(present).copied();
     let required = REQUIRED.iter().filter(|name| !index.is_builtin(name)).copied();
     let load = index.closure(digests.chain(required));
@@ -160,7 +159,10 @@ mod tests {
             let path = format!("usr/lib/modules/6.1/kernel/{path}");
             tree.insert(&path, Node::file(sample_module(info), 0));
         }
-        tree.insert("usr/lib/modules/6.1/modules.builtin", Node::file(*b"kernel/fs/ext4/ext4.ko\n", 0));
+        tree.insert(
+            "usr/lib/modules/6.1/modules.builtin",
+            Node::file(*b"kernel/fs/ext4/ext4.ko\n", 0),
+        );
         tree
     }
 

@@ -98,9 +98,7 @@ pub fn index(tree: &Tree, release: &str) -> Result<ModuleIndex> {
 
 fn text(tree: &Tree, path: &str) -> Result<String> {
     match tree.get(path).map(|node| &node.kind) {
-        Some(Kind::File(content)) => {
-            Ok(String::from_utf8_lossy(&content.read_all()?).into_owned())
-        }
+        Some(Kind::File(content)) => Ok(String::from_utf8_lossy(&content.read_all()?).into_owned()),
         _ => Ok(String::new()),
     }
 }
@@ -150,7 +148,8 @@ impl ModuleIndex {
     /// does.
     pub fn closure<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Closure {
         let by_name = self.by_name();
-        let mut walk = Walk { index: self, by_name, seen: BTreeSet::new(), out: Closure::default() };
+        let mut walk =
+            Walk { index: self, by_name, seen: BTreeSet::new(), out: Closure::default() };
         for name in names {
             if !walk.want(name) {
                 walk.out.unknown.push(name.to_owned());
@@ -320,7 +319,10 @@ mod tests {
         put("kernel/fs/jbd2/jbd2.ko", sample_module(&["depends=crc16"]));
         put("kernel/fs/mbcache.ko", sample_module(&["depends="]));
         put("kernel/lib/crc16.ko", sample_module(&[]));
-        put("kernel/crypto/crc32c-intel.ko", sample_module(&["alias=crc32c", "alias=crypto-crc32c"]));
+        put(
+            "kernel/crypto/crc32c-intel.ko",
+            sample_module(&["alias=crc32c", "alias=crypto-crc32c"]),
+        );
         put("kernel/crypto/crc32c_generic.ko", sample_module(&["alias=crc32c"]));
         put("kernel/x/broken.ko", sample_module(&["depends=nowhere"]));
         put("modules.order", b"kernel/lib/crc16.ko\nkernel/fs/mbcache.ko\n".to_vec());
@@ -337,7 +339,11 @@ mod tests {
                 &["crc32c_intel", "crc32c_generic", "crc16", "jbd2", "mbcache", "ext4"],
                 &[],
             ),
-            (&["fs-ext4", "jbd2"], &["crc32c_intel", "crc32c_generic", "crc16", "jbd2", "mbcache", "ext4"], &[]),
+            (
+                &["fs-ext4", "jbd2"],
+                &["crc32c_intel", "crc32c_generic", "crc16", "jbd2", "mbcache", "ext4"],
+                &[],
+            ),
             (&["sha256_generic", "crypto-sha256"], &[], &[]),
             (&["crypto-crc32c", "nothing"], &["crc32c_intel"], &["nothing"]),
             (&["broken"], &["broken"], &["nowhere"]),
