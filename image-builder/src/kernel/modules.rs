@@ -19,10 +19,9 @@ pub struct Module {
     pub path: String,
     /// Modules that it needs, by name, as the module itself lists them.
     pub depends: Vec<String>,
-    /// Names or aliases to load before it, where they exist.
-    pub soft_before: Vec<String>,
-    /// Names or aliases to load after it, where they exist.
-    pub soft_after: Vec<String>,
+    /// Soft dependencies as it states them: `pre: a b post: c` are names or aliases to load
+    /// before and after it, where they exist.
+    pub softdeps: Vec<String>,
     /// Patterns by which the kernel asks for it.
     pub aliases: Vec<String>,
 }
@@ -66,9 +65,7 @@ pub fn index(tree: &Tree, release: &str) -> Result<ModuleIndex> {
         let mut module = Module { name, path: below.to_owned(), ..Module::default() };
         let depends = info.values("depends").flat_map(|list| list.split(','));
         module.depends = depends.filter(|name| !name.is_empty()).map(normal).collect();
-        for text in info.values("softdep") {
-            soft_dependencies(text, &mut module);
-        }
+        module.softdeps = info.values("softdep").map(str::to_owned).collect();
         module.aliases = info.values("alias").map(str::to_owned).collect();
         modules.push(module);
     }
@@ -113,16 +110,19 @@ fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// `pre: a b post: c`
-fn soft_dependencies(text: &str, module: &mut Module) {
-    let mut list = None;
-    for word in text.split_whitespace() {
-        match (word, &mut list) {
-            ("pre:", _) => list = Some(&mut module.soft_before),
-            ("post:", _) => list = Some(&mut module.soft_after),
-            (name, Some(list)) => list.push(name.to_owned()),
-            (_, None) => {}
-        }
+impl Module {
+    /// Soft dependencies to load before it, or after it.
+    fn soft(&self, when: &'static str) -> impl Iterator<Item = &str> {
+        self.softdeps.iter().flat_map(move |text| {
+            let mut wanted = false;
+            text.split_whitespace().filter(move |word| {
+                let heading = matches!(*word, "pre:" | "post:");
+                if heading {
+                    wanted = *word == when;
+                }
+                wanted && !heading
+            })
+        })
     }
 }
 
@@ -205,16 +205,9 @@ impl ModuleIndex {
     pub fn softdep_text(&self) -> String {
         let mut out = String::from("# Soft dependencies extracted from modules themselves.\n");
         for module in &self.modules {
-            if module.soft_before.is_empty() && module.soft_after.is_empty() {
-                continue;
+            for text in &module.softdeps {
+                let _ = writeln!(out, "softdep {} {text}", module.name);
             }
-            let _ = write!(out, "softdep {}", module.name);
-            for (when, list) in [("pre:", &module.soft_before), ("post:", &module.soft_after)] {
-                if !list.is_empty() {
-                    let _ = write!(out, " {when} {}", list.join(" "));
-                }
-            }
-            out.push('\n');
         }
         out
     }
@@ -288,7 +281,7 @@ impl Walk<'_> {
         if !self.seen.insert(name) {
             return;
         }
-        for soft in &module.soft_before {
+        for soft in module.soft("pre:") {
             self.want(soft);
         }
         for needed in &module.depends {
@@ -297,7 +290,7 @@ impl Walk<'_> {
             }
         }
         self.out.load.push(name.to_owned());
-        for soft in &module.soft_after {
+        for soft in module.soft("post:") {
             self.want(soft);
         }
     }
