@@ -155,7 +155,8 @@ impl Disk {
 
 /// Copies what is not a hole.
 fn copy_sparse(from: &Path, to: &Path) {
-    let (mut from, mut to) = (File::open(from).expect("an image"), File::create(to).expect("a copy"));
+    let (mut from, mut to) =
+        (File::open(from).expect("an image"), File::create(to).expect("a copy"));
     let len = from.metadata().expect("its size").len();
     to.set_len(len).expect("a sparse copy");
     let mut at = 0;

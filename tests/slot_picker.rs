@@ -31,7 +31,8 @@ impl Bench {
         let state = at(Partition::State).offset;
         let boot = [at(Partition::Boot(Slot::A)).offset, at(Partition::Boot(Slot::B)).offset];
         let boot_size = at(Partition::Boot(Slot::A)).size;
-        let mut bench = Bench { disk, file, state, boot, boot_size, record: read(&file_at(&report, state)) };
+        let mut bench =
+            Bench { disk, file, state, boot, boot_size, record: read(&file_at(&report, state)) };
         let mut uki = vec![0; bench.record[Slot::A].uki_len as usize];
         bench.file.read_exact_at(&mut uki, bench.boot[0]).expect("the UKI");
         bench.file.write_all_at(&uki, bench.boot[1]).expect("a copy");

@@ -16,8 +16,8 @@ pub mod layout;
 pub mod machine;
 pub mod store;
 
-mod pick;
 #[cfg(test)]
 mod fake;
+mod pick;
 
 pub use pick::pick;

@@ -48,7 +48,8 @@ pub fn pick<M: Machine>(machine: &mut M) {
             // writes a new record once the system is up.
             Some(record) => (record, None),
             None => {
-                let text = "nothing is bootable: boot record lost, no whole trailer in boot-a, boot-b";
+                let text =
+                    "nothing is bootable: boot record lost, no whole trailer in boot-a, boot-b";
                 machine.say(format_args!("{text}"));
                 store::journal(machine, &layout, None, false, format_args!("{text}"));
                 return;

@@ -213,7 +213,8 @@ fn a_trial_that_cannot_be_counted_waits_for_everything_else() {
     let mut fake = Fake::new(512, record(State::Healthy, trial(3)));
     unwritable(&mut fake);
     assert_eq!(fake.boot(), Some(Slot::A));
-    let lines = ["write boot record: device error", "slot b set aside: its start cannot be counted"];
+    let lines =
+        ["write boot record: device error", "slot b set aside: its start cannot be counted"];
     assert_eq!(fake.said()[..2], lines);
     assert_eq!(fake.journal(), lines);
 
@@ -264,9 +265,7 @@ fn slots_given_up_are_started_when_nothing_better_is_left() {
     assert_eq!(fake.boot(), Some(Slot::A));
     assert_eq!(
         fake.said().last(),
-        Some(
-            &"slot a, version 1.0.0, last resort, given up before: runtime did not get ready"
-        )
+        Some(&"slot a, version 1.0.0, last resort, given up before: runtime did not get ready")
     );
     assert_eq!(fake.boot(), Some(Slot::A));
     assert_eq!(fake.writes(), 0, "the same reason is not written again");
@@ -284,10 +283,8 @@ fn the_backup_partition_table_serves() {
         assert_eq!(fake.boot(), None);
         assert_eq!(
             fake.said(),
-            [
-                "nothing is bootable: no partition table: primary: no GPT signature; \
-                 backup: no GPT signature"
-            ]
+            ["nothing is bootable: no partition table: primary: no GPT signature; \
+                 backup: no GPT signature"]
         );
     }
 }
