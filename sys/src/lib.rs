@@ -5,8 +5,10 @@
 #![allow(unsafe_code)]
 
 pub mod block;
+pub mod console;
 pub mod dm;
 pub mod ext4;
+pub mod file;
 pub mod module;
 pub mod mount;
 pub mod reboot;

@@ -24,13 +24,8 @@ pub struct Limits {
 
 impl Limits {
     /// For filesystems of the kernel itself, which hold no programs and no device nodes.
-    pub const KERNEL: Limits = Limits {
-        read_only: false,
-        no_suid: true,
-        no_dev: true,
-        no_exec: true,
-        no_atime: false,
-    };
+    pub const KERNEL: Limits =
+        Limits { read_only: false, no_suid: true, no_dev: true, no_exec: true, no_atime: false };
 
     fn flags(self) -> MountFlags {
         let mut flags = MountFlags::empty();
@@ -45,13 +40,7 @@ impl Limits {
 
 /// Mounts `source` of type `kind` on the existing directory `target`. `data` are the options of
 /// that filesystem, separated by commas.
-pub fn mount(
-    source: &str,
-    target: &str,
-    kind: &str,
-    limits: Limits,
-    data: &str,
-) -> io::Result<()> {
+pub fn mount(source: &str, target: &str, kind: &str, limits: Limits, data: &str) -> io::Result<()> {
     let data = CString::new(data)?;
     Ok(rustix::mount::mount(source, target, kind, limits.flags(), data.as_c_str())?)
 }
