@@ -15,7 +15,7 @@ use crate::root::{self, Preload, Root};
 use crate::tree::Node;
 use crate::{Error, Result};
 use contract::layout::{CMDLINE_DEBUG_SHELL, HOST_CONFIG_PATH};
-use contract::manifest::Manifest;
+use contract::manifest::{Manifest, Package as Listed};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,6 +29,9 @@ const KERNEL_ARGUMENTS: &str = "panic=10 oops=panic quiet loglevel=4";
 /// What the ESP's host configuration says before a person edits it.
 const HOST_TOML: &str = "# The configuration of this host. `berth check` on any machine says what is wrong with it.\n\
      # The keys are explained in configs/demo/host.toml of the Berth sources.\n";
+
+/// The only architecture so far.
+const ARCHITECTURE: &str = "amd64";
 
 /// How to build.
 #[derive(Clone, Debug)]
@@ -103,7 +106,7 @@ pub fn build(
     let image = options.output.join(format!("{name}.raw"));
     let inputs = inputs_key(definition, programs, &resolved.packages, &preloads)?;
     if !options.report_dropped
-        && let Some(manifest) = unchanged(cache, &inputs, &image, &options.output, &name)?
+        && let Some(manifest) = unchanged(cache, &inputs, &image)?
     {
         clock.lap("compare");
         let timings = clock.timings;
@@ -119,6 +122,11 @@ pub fn build(
     for (file, text) in index.files() {
         root.tree.insert(&format!("{folder}/{file}"), Node::file(text.into_bytes(), root.epoch));
     }
+    let listed = listed(&resolved.packages);
+    root.tree.insert(
+        &manifest::package_list_path(),
+        Node::file(manifest::package_list(&listed), root.epoch),
+    );
     let plan = initramfs::plan(&index)?;
     let epoch = u32::try_from(root.epoch).unwrap_or(u32::MAX);
     let initramfs = initramfs::write(&plan, &root.tree, &programs.init, epoch)?;
@@ -146,16 +154,23 @@ pub fn build(
         &image,
     )?;
     clock.lap("image");
-    let manifest = manifest::fill(&manifest::Facts {
-        definition,
-        kernel_release: &root.kernel_release,
+    let about = manifest::About {
+        name: &definition.name,
+        version: &definition.version,
+        architecture: ARCHITECTURE,
+        suite: &definition.suite,
+        runtime: definition.runtime.name(),
+        debug_shell: definition.debug_shell,
+        kernel: &root.kernel_release,
         source_date_epoch: root.epoch.max(0) as u64,
-        packages: &packages,
-        written: &written,
-    });
-    manifest::write(&manifest, &options.output.join(format!("{name}.manifest.json")))?;
-    let sbom_path = options.output.join(format!("{name}.spdx.json"));
-    sbom::write(&manifest, &root.copyright, &packages, &sbom_path)?;
+    };
+    let manifest = manifest::fill(&about, &written, listed);
+    manifest::write_json(&manifest::path_beside(&image), &manifest)?;
+    let copyright = |package: &Listed| root.copyright.get(&package.name).cloned();
+    manifest::write_json(
+        &manifest::sbom_path_beside(&image),
+        &sbom::document(&manifest, copyright),
+    )?;
     remember(cache, &inputs, &image)?;
     clock.lap("manifest");
     Ok(Built { image, manifest, changed: true, dropped: root.dropped, timings: clock.timings })
@@ -191,7 +206,7 @@ pub fn lock_path(definition: &Path) -> PathBuf {
 fn request(definition: &Definition) -> Request {
     Request {
         suite: definition.suite.clone(),
-        architecture: "amd64".into(),
+        architecture: ARCHITECTURE.into(),
         packages: root::packages(definition),
         recommends: definition.recommends,
         assume: root::ASSUMED.map(str::to_owned).to_vec(),
@@ -222,6 +237,16 @@ fn preloads(
         preloads.push(Preload { name, path });
     }
     Ok(preloads)
+}
+
+fn listed(packages: &[Package]) -> Vec<Listed> {
+    let list = |package: &Package| Listed {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        architecture: package.architecture.clone(),
+        sha256: hex(&package.sha256),
+    };
+    packages.iter().map(list).collect()
 }
 
 fn module_index(
@@ -286,32 +311,18 @@ fn stamp(path: &Path) -> Result<String> {
 }
 
 /// The manifest of an image that is still as it was built from these inputs.
-fn unchanged(
-    cache: &Cache,
-    inputs: &Digest,
-    image: &Path,
-    output: &Path,
-    name: &str,
-) -> Result<Option<Manifest>> {
-    let sbom = output.join(format!("{name}.spdx.json"));
-    let Ok(text) = std::fs::read(output.join(format!("{name}.manifest.json"))) else {
+fn unchanged(cache: &Cache, inputs: &Digest, image: &Path) -> Result<Option<Manifest>> {
+    let (Ok(stamp), true) = (stamp(image), manifest::sbom_path_beside(image).exists()) else {
         return Ok(None);
     };
-    let (Ok(stamp), true) = (stamp(image), sbom.exists()) else { return Ok(None) };
-    let same = cache.read_derived("built", inputs)?.is_some_and(|was| was == stamp.as_bytes());
-    Ok(if same { serde_json::from_slice(&text).ok() } else { None })
+    let was = cache.read_derived("built", inputs)?;
+    if was.is_none_or(|was| was != stamp.as_bytes()) {
+        return Ok(None);
+    }
+    // A manifest that cannot be read is written anew with everything else.
+    Ok(manifest::read(&manifest::path_beside(image)).ok().flatten())
 }
 
 fn remember(cache: &Cache, inputs: &Digest, image: &Path) -> Result<()> {
     cache.write_derived("built", inputs, stamp(image)?.as_bytes())
-}
-
-/// A manifest as the file beside the image holds it.
-pub fn to_json(manifest: &Manifest) -> String {
-    manifest::to_json(manifest)
-}
-
-/// Hexadecimal text of a digest, for people.
-pub fn digest_text(digest: &Digest) -> String {
-    hex(digest)
 }

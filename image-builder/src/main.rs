@@ -4,7 +4,6 @@ mod cli;
 
 use clap::Parser;
 use image_builder::Error;
-use image_builder::error::ExitCode;
 
 fn main() -> std::process::ExitCode {
     let code = match cli::run(cli::Cli::parse()) {

@@ -1,6 +1,6 @@
 //! `berth build` and `berth lock`.
 
-use super::SourceArgs;
+use super::{SourceArgs, print_json};
 use clap::Args;
 use image_builder::build::{self, Locking, Options};
 use image_builder::definition::Definition;
@@ -71,7 +71,7 @@ pub fn build(args: BuildArgs) -> Result<ExitCode> {
         }
     }
     match args.json {
-        true => print!("{}", build::to_json(&built.manifest)),
+        true => print_json(&built.manifest)?,
         false => println!("{}", built.image.display()),
     }
     if !built.changed {

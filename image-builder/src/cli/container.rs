@@ -1,9 +1,9 @@
 //! `berth container`.
 
-use super::SourceArgs;
+use super::{SourceArgs, print_json};
 use clap::Args;
 use image_builder::container::{self, ContainerDefinition};
-use image_builder::error::{Error, ExitCode, Result};
+use image_builder::error::{ExitCode, Result};
 use std::path::PathBuf;
 
 /// Build a container image from Debian packages
@@ -32,9 +32,7 @@ pub fn container(args: ContainerArgs) -> Result<ExitCode> {
     let network = args.source.network();
     let summary = container::build(&definition, &cache, &mirrors, network, &args.output)?;
     if args.json {
-        let json = serde_json::to_string_pretty(&summary)
-            .map_err(|e| Error::corrupt(format!("summary as JSON: {e}")))?;
-        println!("{json}");
+        print_json(&summary)?;
     } else {
         println!("{}", args.output.display());
         eprintln!("{} {} ({} MB)", summary.reference, summary.id, summary.size / 1_000_000);

@@ -9,7 +9,7 @@ mod run;
 use clap::{Args, Parser, Subcommand};
 use image_builder::cache::Cache;
 use image_builder::debian::{Mirrors, Network};
-use image_builder::error::{ExitCode, Result};
+use image_builder::error::{Error, ExitCode, Result};
 use std::path::PathBuf;
 
 /// Builds, inspects and runs immutable hosts that run containers.
@@ -42,7 +42,7 @@ struct SourceArgs {
     #[arg(long)]
     offline: bool,
     /// Folder of the cache [default: $XDG_CACHE_HOME/berth]
-    #[arg(long, value_name = "DIR", env = "BERTH_CACHE")]
+    #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
 }
 
@@ -61,6 +61,14 @@ impl SourceArgs {
             false => Network::Online,
         }
     }
+}
+
+/// Prints `value` as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::corrupt(format!("result as JSON: {e}")))?;
+    println!("{text}");
+    Ok(())
 }
 
 /// Does what the arguments say.

@@ -2,12 +2,13 @@
 
 use super::definition::ContainerDefinition;
 use super::layer;
+use crate::cache::{Hashing, hex};
 use crate::tree::Tree;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tar::{EntryType, Header};
 
@@ -46,9 +47,7 @@ pub(super) fn write(
     }
     let config = config(definition, &written, epoch).to_string();
     let id = archive.blob(config.as_bytes())?;
-    let descriptor = |kind: &str, size: u64, digest: &str| {
-        json!({ "mediaType": kind, "size": size, "digest": format!("sha256:{digest}") })
-    };
+    let descriptor = |kind: &str, size: u64, digest: &str| json!({ "mediaType": kind, "size": size, "digest": format!("sha256:{digest}") });
     let layers: Vec<Value> =
         written.iter().map(|(size, digest)| descriptor(LAYER_TYPE, *size, digest)).collect();
     let manifest = json!({
@@ -74,14 +73,18 @@ pub(super) fn write(
     }]);
     archive.file("manifest.json", docker.to_string().as_bytes())?;
     let size = archive.finish(out)?;
-    Ok(Summary { reference: definition.reference(), id: format!("sha256:{id}"), size, layers: written })
+    Ok(Summary {
+        reference: definition.reference(),
+        id: format!("sha256:{id}"),
+        size,
+        layers: written,
+    })
 }
 
 /// The image configuration (OCI image-spec 1.1, config.md).
 fn config(definition: &ContainerDefinition, layers: &[(u64, String)], epoch: i64) -> Value {
-    let mut environment = vec![
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-    ];
+    let mut environment =
+        vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
     environment.extend(definition.environment.iter().map(|(k, v)| format!("{k}={v}")));
     let set = |names: Vec<String>| -> Value {
         names.into_iter().map(|name| (name, json!({}))).collect::<serde_json::Map<_, _>>().into()
@@ -140,15 +143,13 @@ impl Archive {
     fn layer(&mut self, tree: &Tree) -> Result<(u64, String)> {
         let header_at = self.at;
         self.write(&[0; 512])?;
-        let mut hashing = Hashing {
-            out: std::io::BufWriter::with_capacity(1 << 20, &self.file),
-            sha256: Sha256::new(),
-            len: 0,
-        };
+        let out = BufWriter::with_capacity(1 << 20, &self.file);
+        let mut hashing = Hashing::new(out);
         layer::write(tree, &mut hashing, &self.path)?;
-        hashing.out.flush().map_err(Error::io("write", &self.path))?;
-        let (len, digest) = (hashing.len, hex(&hashing.sha256.finalize()));
-        drop(hashing.out);
+        let (mut out, digest, len) = hashing.finish();
+        out.flush().map_err(Error::io("write", &self.path))?;
+        drop(out);
+        let digest = hex(&digest);
         self.at += len;
         self.pad()?;
         let end = self.at;
@@ -209,31 +210,4 @@ fn header(name: &str, size: u64) -> Header {
     header.set_mtime(0);
     header.set_cksum();
     header
-}
-
-struct Hashing<W> {
-    out: W,
-    sha256: Sha256,
-    len: u64,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.sha256.update(&bytes[..n]);
-        self.len += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.out.flush()
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }

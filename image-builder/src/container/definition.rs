@@ -97,9 +97,8 @@ impl ContainerDefinition {
     pub fn read(path: &Path, sets: &[String]) -> Result<ContainerDefinition> {
         let raw: Raw = read_toml(path, sets)?;
         let base = path.parent().unwrap_or(Path::new("."));
-        raw.validate(base).map_err(|why| {
-            Error::from(InputError::new(&path.display().to_string(), why))
-        })
+        raw.validate(base)
+            .map_err(|why| Error::from(InputError::new(&path.display().to_string(), why)))
     }
 
     /// Base packages and the others.
@@ -117,9 +116,9 @@ impl Raw {
     fn validate(self, base: &Path) -> Result<ContainerDefinition, String> {
         let part = |text: &str, more: &str| {
             text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                && text.chars().all(|c| {
-                    c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c)
-                })
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c))
         };
         if !part(&self.name, "./_-") {
             return Err(format!("name `{}` is not an image name", self.name));

@@ -15,8 +15,8 @@ pub use definition::ContainerDefinition;
 
 use crate::accounts;
 use crate::cache::{self, Cache};
-use crate::definition::ExtraContent;
 use crate::debian::{self, Mirrors, Network};
+use crate::definition::ExtraContent;
 use crate::prune::Rules;
 use crate::tree::{Kind, Node, Tree};
 use crate::{Error, Result};
@@ -156,7 +156,10 @@ fn set_root_mtime(tree: &mut Tree, mtime: i64) {
 }
 
 fn add_own_files(definition: &ContainerDefinition, tree: &mut Tree, epoch: i64) -> Result<()> {
-    tree.insert("etc/passwd", Node::file(accounts::passwd(&definition.accounts).into_bytes(), epoch));
+    tree.insert(
+        "etc/passwd",
+        Node::file(accounts::passwd(&definition.accounts).into_bytes(), epoch),
+    );
     tree.insert("etc/group", Node::file(accounts::group(&definition.accounts).into_bytes(), epoch));
     tree.insert("tmp", Node::directory(epoch).with_mode(0o1777));
     for file in &definition.files {

@@ -57,7 +57,7 @@ pub const ASSUMED: [&str; 30] = [
 ];
 
 /// The only programs that stay of packages that the definition does not name itself.
-const PROGRAMS: [&str; 18] = [
+const PROGRAMS: [&str; 16] = [
     "usr/bin/containerd",
     "usr/bin/containerd-shim-runc-v2",
     "usr/bin/ctr",
@@ -68,8 +68,6 @@ const PROGRAMS: [&str; 18] = [
     "usr/sbin/docker-proxy",
     "usr/sbin/dockerd",
     "usr/sbin/e2fsck",
-    "usr/sbin/ip6tables*",
-    "usr/sbin/iptables*",
     "usr/sbin/mke2fs",
     "usr/sbin/resize2fs",
     "usr/sbin/runc",
@@ -132,20 +130,14 @@ const DROPPED: [&str; 43] = [
 /// Libraries that programs open by name while they run.
 pub(super) const OPENED_AT_RUN_TIME: [&str; 3] = ["/libnss_", "/libgcc_s.", "/ld-linux"];
 
-/// Legacy iptables would need modules of its own; `iptables-nft` alone is enough.
-const LEGACY: [&str; 3] =
-    ["usr/sbin/*tables-legacy*", "usr/sbin/*tables-apply", "usr/sbin/*translate"];
-
 /// Which paths stay. `asked_for` are the files of packages that the definition names itself.
 pub(super) fn rules(definition: &Definition, asked_for: &BTreeSet<String>) -> Rules {
     let programs = asked_for
         .iter()
         .filter(|path| path.starts_with("usr/bin/") || path.starts_with("usr/sbin/"));
     let busybox = definition.debug_shell.then(|| "usr/bin/busybox".to_owned());
-    let legacy = |path: &&str| !LEGACY.contains(path);
     let keep = PROGRAMS
         .iter()
-        .filter(legacy)
         .map(|s| s.to_string())
         .chain(programs.cloned())
         .chain(busybox)
