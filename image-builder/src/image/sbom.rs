@@ -40,7 +40,8 @@ struct Entry {
     license_concluded: &'static str,
     license_declared: String,
     copyright_text: &'static str,
-    primary_package_purpose: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary_package_purpose: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     checksums: Vec<Checksum>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -88,7 +89,7 @@ pub fn document(manifest: &Manifest, copyright: impl Fn(&Package) -> Option<Stri
         license_concluded: NOASSERTION,
         license_declared: NOASSERTION.to_owned(),
         copyright_text: NOASSERTION,
-        primary_package_purpose: "OPERATING-SYSTEM",
+        primary_package_purpose: Some("OPERATING-SYSTEM"),
         checksums: Vec::new(),
         external_refs: Vec::new(),
     };
@@ -132,7 +133,7 @@ fn entry(package: &Package, suite: &str, license: Option<String>) -> Entry {
         license_concluded: NOASSERTION,
         license_declared: license.unwrap_or_else(|| NOASSERTION.to_owned()),
         copyright_text: NOASSERTION,
-        primary_package_purpose: "LIBRARY",
+        primary_package_purpose: None,
         checksums: vec![Checksum { algorithm: "SHA256", checksum_value: package.sha256.clone() }],
         external_refs: vec![ExternalRef {
             reference_category: "PACKAGE-MANAGER",
