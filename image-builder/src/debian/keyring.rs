@@ -239,8 +239,10 @@ fn usable_subkey(key: &SignedPublicKey, subkey: &SignedPublicSubKey, now: u64) -
     if !latest.key_flags().sign() {
         return Err("the subkey is not for signing".into());
     }
-    let back = latest.embedded_signature();
-    if !back.is_some_and(|sig| sig.verify_primary_key_binding(&subkey.key, primary).is_ok()) {
+    let is_acknowledged = latest
+        .embedded_signature()
+        .is_some_and(|back| back.verify_primary_key_binding(&subkey.key, primary).is_ok());
+    if !is_acknowledged {
         return Err("the subkey does not acknowledge its key".into());
     }
     if expired(u64::from(subkey.key.created_at().as_secs()), latest, now) {
