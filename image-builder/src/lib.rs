@@ -18,5 +18,6 @@ pub mod output;
 pub mod root;
 pub mod tools;
 pub mod tree;
+mod tree_export;
 
 pub use error::{Error, Result};
