@@ -23,5 +23,6 @@ pub mod prune;
 pub mod root;
 pub mod tools;
 pub mod tree;
+mod tree_export;
 
 pub use error::{Error, Result};
