@@ -231,6 +231,7 @@ fn scan() -> (Vec<Candidate>, Vec<String>) {
             Err(e) => others.push(crate::error::chain(&e)),
         }
     }
+    candidates.sort_by(|one, other| one.name.cmp(&other.name));
     (candidates, others)
 }
 

@@ -15,7 +15,6 @@ use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use sys::uevent::{Uevent, Uevents};
 
 /// This program in the real root.
@@ -95,7 +94,10 @@ pub fn real_root() -> Result<Infallible, Error> {
 fn serve(host: Host) -> Result<Infallible, Error> {
     let slot = host.boot.slot.map_or("-", contract::Slot::name);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let memory: String = status.lines().filter(|line| line.starts_with("VmRSS")).collect();
+    let memory: String = status
+        .lines()
+        .filter(|line| line.starts_with("Rss") || line.starts_with("VmRSS"))
+        .collect();
     log::line(&format!(
         "storage is ready: slot={slot} root={} var={:?} shell={} hostname={:?} {memory}",
         host.boot.root_slot,
@@ -122,28 +124,30 @@ impl Host {
 }
 
 fn load_modules(boot: &Boot, state: &BootState) -> Result<(), Error> {
-    let path = "/proc/sys/kernel/modprobe";
-    std::fs::write(path, "/usr/sbin/modprobe").on("write", path)?;
     // Opened before the first look, so that no device is missed between look and listening.
     let uevents = Uevents::open().on("listen to", "the kernel's device events")?;
-    let mut modules = Modules::open()?;
-    modules.load_always(&host_config::MODULES)?;
-    modules.coldplug();
+    modules::load_all(&host_config::MODULES)?;
     let (state, slot) = (state.clone(), boot.slot);
-    modules::follow(uevents, move |event| note_corruption(event, &state, slot));
+    let mut noted = Vec::new();
+    modules::follow(uevents, move |event| note_corruption(event, &mut noted, &state, slot));
     Ok(())
 }
 
 /// A block of the root that does not match its hash: the program that needed it gets an I/O error
 /// and is started again; here it is only made known.
-fn note_corruption(event: &Uevent, state: &BootState, slot: Option<contract::Slot>) {
+fn note_corruption(
+    event: &Uevent,
+    noted: &mut Vec<String>,
+    state: &BootState,
+    slot: Option<contract::Slot>,
+) {
     /// Enough to know; the journal is a ring that holds other things too.
-    const MOST: u32 = 8;
-    static SEEN: AtomicU32 = AtomicU32::new(0);
+    const MOST: usize = 8;
     let Some(block) = event.get("DM_VERITY_ERR_BLOCK_NR") else { return };
-    if SEEN.fetch_add(1, Ordering::Relaxed) >= MOST {
+    if noted.len() == MOST || noted.iter().any(|known| known == block) {
         return;
     }
+    noted.push(block.to_owned());
     // `0,17` is data block 17, `1,3` is block 3 of the hash tree.
     let text = format!("the root filesystem is corrupt: block {block}");
     log::warning(&text);

@@ -70,8 +70,34 @@ pub fn run(path: &str, arguments: &[&str], bound: Duration) -> Result<Finished, 
 }
 
 impl Finished {
-    /// The last line that it printed: programs say there what went wrong.
+    /// The last line that it printed: programs sum up there.
     pub fn last_line(&self) -> &str {
         self.output.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("")
+    }
+
+    /// The first line that it printed, but for its own name and version: programs say there what
+    /// went wrong.
+    pub fn first_line(&self) -> &str {
+        let banner = |line: &str| {
+            let mut words = line.split(' ');
+            words.nth(1).is_some_and(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        let mut lines = self.output.lines().map(str::trim);
+        lines.find(|line| !line.is_empty() && !banner(line)).unwrap_or("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_that_tell_are_found() {
+        let output = "e2fsck 1.47.2 (1-Jan-2025)\n\nBad magic number\nmore\n\ndata: done\n \n";
+        let finished = Finished { code: Some(8), output: output.to_owned() };
+        assert_eq!(finished.first_line(), "Bad magic number");
+        assert_eq!(finished.last_line(), "data: done");
+        let silent = Finished { code: None, output: String::new() };
+        assert_eq!((silent.first_line(), silent.last_line()), ("", ""));
     }
 }

@@ -22,7 +22,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use sys::mount::{Limits, mount};
+use sys::mount::{Limits, mount, unmount};
 
 const MAKE: &str = "/usr/sbin/mke2fs";
 const CHECK: &str = "/usr/sbin/e2fsck";
@@ -34,6 +34,8 @@ const MAKE_BOUND: Duration = Duration::from_secs(1800);
 const CHECK_BOUND: Duration = Duration::from_secs(4 * 3600);
 
 const FOLDER: &str = "/var";
+/// What tells a `/var` of ours, once it was made, from one whose content is lost.
+const OURS: &str = "/var/lib/berth";
 
 /// What became of `/var`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,25 +147,38 @@ fn prepare(disk: &Disk, state: &BootState, slot: Option<Slot>) -> Result<bool, E
             true
         }
     };
-    // Before the mount: from here on it may hold what nobody may lose.
-    if mark != DataMark::Made {
-        state.set_data_mark(DataMark::Made)?;
-    }
     // Containers need device nodes and set-user-ID programs on it.
     let limits = Limits { no_atime: true, ..Limits::default() };
     mount(&device, FOLDER, "ext4", limits, "errors=remount-ro").on("mount", FOLDER)?;
+    if mark == DataMark::Made {
+        if !Path::new(OURS).is_dir() {
+            // Workloads that find their volumes gone would begin anew.
+            unmount(FOLDER).on("unmount", FOLDER)?;
+            return Err(Error::Var("what it held is lost, or in its lost+found".to_owned()));
+        }
+    } else {
+        lay_out()?;
+        // The mark says that all of this is on the disk. Until then it may be made anew.
+        sys::file::flush_filesystem(Path::new(FOLDER)).on("flush", FOLDER)?;
+        state.set_data_mark(DataMark::Made)?;
+    }
     if let Err(e) = fill(&device, &partition) {
         // The space that it has serves as well.
         log::warning(&chain(&e));
     }
-    lay_out()?;
     Ok(first_boot)
 }
 
 fn make(device: &str) -> Result<(), Error> {
     log::line("making the filesystem for /var");
-    // 4096-byte blocks whatever the size now: it may grow from 64 MiB to terabytes.
-    let arguments = ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-L", "data", device];
+    // 4096-byte blocks whatever the size now: it may grow from 64 MiB to terabytes. No orphan
+    // file: e2fsck 1.47 leaves one behind that the kernel refuses when it repairs from a backup
+    // superblock, and the filesystem is lost for nothing.
+    let arguments = [
+        &["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-O", "^orphan_file"],
+        &["-L", "data", device][..],
+    ]
+    .concat();
     let finished = tool::run(MAKE, &arguments, MAKE_BOUND)?;
     match finished.code {
         Some(0) => Ok(()),
@@ -181,7 +196,7 @@ fn check(device: &str) -> Result<Option<String>, Error> {
             return Ok(Some("/var was repaired by e2fsck -p".to_owned()));
         }
         Verdict::Damaged | Verdict::Failed => {
-            log::warning(&format!("/var is damaged: {}", first.last_line()));
+            log::warning(&format!("/var is damaged: {}", first.first_line()));
         }
     }
     // Nobody can sit down at this host and answer e2fsck's questions, and a yes to all of them is
@@ -201,7 +216,7 @@ fn ended_badly(path: &str, finished: &Finished) -> Error {
         Some(code) => format!("status {code}"),
         None => "killed by a signal".to_owned(),
     };
-    Error::Tool { tool: path.to_owned(), problem: format!("{how}: {}", finished.last_line()) }
+    Error::Tool { tool: path.to_owned(), problem: format!("{how}: {}", finished.first_line()) }
 }
 
 /// Grows the mounted filesystem to its partition.
@@ -228,7 +243,7 @@ fn growth(content: Content, partition_len: u64) -> Option<u64> {
 fn lay_out() -> Result<(), Error> {
     for (folder, mode) in [
         ("/var/lib", 0o755),
-        ("/var/lib/berth", 0o700),
+        (OURS, 0o700),
         ("/var/cache", 0o755),
         ("/var/log", 0o755),
         ("/var/tmp", 0o1777),

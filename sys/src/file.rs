@@ -23,6 +23,11 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         .sync_all()
 }
 
+/// Writes all that is pending on the filesystem of `folder` to its disk.
+pub fn flush_filesystem(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,12 +7,15 @@ mod glob;
 mod index;
 
 use crate::error::{Error, On, chain};
-use crate::log;
+use crate::{log, tool};
 use index::{Index, name_of};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use sys::uevent::{Uevent, Uevents};
 
 /// Names to load always, one a line, written by the builder.
 const LOAD_ALWAYS: &str = "/usr/lib/berth/modules.load";
@@ -64,7 +67,7 @@ impl Modules {
     }
 
     /// Loads the modules that the builder lists, and `needed` by this program itself.
-    pub fn load_always(&mut self, needed: &[&str]) -> Result<(), Error> {
+    pub fn load_always(&mut self, needed: &[impl AsRef<str>]) -> Result<(), Error> {
         let text = match fs::read_to_string(LOAD_ALWAYS) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
             other => other.on("read", LOAD_ALWAYS)?,
@@ -76,7 +79,7 @@ impl Modules {
         }
         for name in needed {
             // Those that are not there are built in, or missed by who needs them.
-            self.load(name);
+            self.load(name.as_ref());
         }
         Ok(())
     }
@@ -125,30 +128,53 @@ fn aliases() -> HashSet<String> {
         .collect()
 }
 
+/// This program in its role `modprobe`, in the real root.
+const MODPROBE: &str = "/usr/sbin/modprobe";
+/// Not one of kmod's options: everything that this machine needs.
+const ALL: &str = "--berth-all";
+/// A driver that hangs must not keep the host from booting without it.
+const BOUND: Duration = Duration::from_secs(60);
+
 /// The role `modprobe`: the kernel asks for a module that something wants to use, with
 /// `modprobe -q -- NAME`. Returns the exit status.
 pub fn modprobe(arguments: &[String]) -> u8 {
-    let names = arguments.iter().filter(|argument| !argument.starts_with('-'));
-    let mut modules = match Modules::open() {
-        Ok(modules) => modules,
+    let result = Modules::open().and_then(|mut modules| {
+        if arguments.first().map(String::as_str) == Some(ALL) {
+            modules.load_always(&arguments[1..])?;
+            modules.coldplug();
+            return Ok(true);
+        }
+        let names = arguments.iter().filter(|argument| !argument.starts_with('-'));
+        let missing = |name: &&String| !modules.load(name) && !is_loaded(&name.replace('-', "_"));
+        // Counted, so that one that is missing does not keep the others from being loaded.
+        Ok(names.filter(missing).count() == 0)
+    });
+    match result {
+        Ok(all) => u8::from(!all),
         Err(e) => {
             log::detail(&format!("modprobe: {}", chain(&e)));
-            return 1;
+            1
         }
-    };
-    let mut all = true;
-    for name in names {
-        all &= modules.load(name) || is_loaded(&name.replace('-', "_"));
     }
-    u8::from(!all)
 }
 
-/// Loads the modules of devices that are plugged in, or found, after the boot looked for them.
-/// Runs in a thread of its own until the machine ends.
-pub fn follow(
-    uevents: sys::uevent::Uevents,
-    on_event: impl Fn(&sys::uevent::Uevent) + Send + 'static,
-) {
+/// Loads what the builder lists, what is `needed`, and the modules of all devices. Not in PID 1
+/// itself: the index would stay in its memory, and a driver may hang.
+pub fn load_all(needed: &[&str]) -> Result<(), Error> {
+    let path = "/proc/sys/kernel/modprobe";
+    fs::write(path, MODPROBE).on("write", path)?;
+    let finished = tool::run(MODPROBE, &[&[ALL], needed].concat(), BOUND);
+    match finished {
+        Ok(finished) if finished.code == Some(0) => {}
+        Ok(finished) => log::warning(&format!("not all modules are loaded: {finished:?}")),
+        Err(e) => log::warning(&chain(&e)),
+    }
+    Ok(())
+}
+
+/// Loads the modules of devices that are plugged in, or found, after the boot looked for them,
+/// and lets `on_event` see each event. Runs in a thread of its own until the machine ends.
+pub fn follow(uevents: Uevents, mut on_event: impl FnMut(&Uevent) + Send + 'static) {
     let work = move || loop {
         match uevents.next(None) {
             Ok(Some(event)) => {
@@ -164,18 +190,23 @@ pub fn follow(
     }
 }
 
-fn plug(event: &sys::uevent::Uevent) {
+fn plug(event: &Uevent) {
     let alias = event.get("MODALIAS").filter(|_| event.get("ACTION") == Some("add"));
-    if alias.is_none() && *event != sys::uevent::Uevent::Lost {
-        return;
+    let mut modprobe = Command::new(MODPROBE);
+    match (event, alias) {
+        // Most appeared while the boot loaded modules, and have their driver.
+        (_, Some(_)) if has_driver(event) => return,
+        (_, Some(alias)) => modprobe.args(["-q", "--", alias]),
+        (Uevent::Lost, None) => modprobe.arg(ALL),
+        (Uevent::Words(_), None) => return,
+    };
+    match modprobe.env_clear().stdin(Stdio::null()).spawn() {
+        // It may be reaped by whoever reaps for all of PID 1; then waiting ends with an error.
+        Ok(mut child) => drop(child.wait()),
+        Err(e) => log::warning(&format!("start {MODPROBE}: {e}")),
     }
-    match (Modules::open(), alias) {
-        (Ok(mut modules), Some(alias)) => {
-            modules.load(alias);
-        }
-        (Ok(mut modules), None) => {
-            modules.coldplug();
-        }
-        (Err(e), _) => log::warning(&chain(&e)),
-    }
+}
+
+fn has_driver(event: &Uevent) -> bool {
+    event.get("DEVPATH").is_some_and(|path| Path::new(&format!("/sys{path}/driver")).exists())
 }
