@@ -1,2 +1,47 @@
 //! PID 1 of a Berth host.
-fn main() {}
+//!
+//! One static program with three roles: `/init` of the initramfs, PID 1 of the real root, and
+//! `modprobe` for the kernel.
+
+mod boot_state;
+mod cmdline;
+mod disk;
+mod error;
+mod ext4;
+mod failure;
+mod handover;
+mod host_config;
+mod identity;
+mod layers;
+mod log;
+mod modules;
+mod mounts;
+mod root;
+mod stages;
+mod table;
+mod tool;
+mod uefi;
+mod var;
+mod verity;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    let name = arguments.next().unwrap_or_default();
+    match (name.rsplit('/').next().unwrap_or_default(), std::process::id()) {
+        ("modprobe", _) => modules::modprobe(&arguments.collect::<Vec<_>>()).into(),
+        (_, 1) => boot(&name),
+        _ => {
+            eprintln!("error: {name} is PID 1 of a Berth host and does nothing else");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn boot(name: &str) -> ! {
+    failure::catch_panics();
+    // The kernel starts `/init` of an initramfs by this name; the real root's lies elsewhere.
+    let Err(error) = if name == "/init" { stages::initramfs() } else { stages::real_root() };
+    failure::fail(&error)
+}

@@ -6,6 +6,7 @@ pub mod fat;
 pub mod license;
 pub mod manifest;
 pub mod new_file;
+pub mod pe;
 pub mod root;
 pub mod sbom;
 pub mod uki;
