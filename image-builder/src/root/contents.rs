@@ -128,7 +128,7 @@ const DROPPED: [&str; 43] = [
 ];
 
 /// Libraries that programs open by name while they run.
-pub(super) const OPENED_AT_RUN_TIME: [&str; 3] = ["/libnss_", "/libgcc_s.", "/ld-linux"];
+pub(super) const OPENED_AT_RUN_TIME: [&str; 2] = ["/libgcc_s.", "/ld-linux"];
 
 /// Which paths stay. `asked_for` are the files of packages that the definition names itself.
 pub(super) fn rules(definition: &Definition, asked_for: &BTreeSet<String>) -> Rules {
