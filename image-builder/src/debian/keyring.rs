@@ -1,8 +1,11 @@
 //! Which keys may sign Debian's metadata, and whether a clear-signed text is signed by one.
 
 use super::Archive;
+use super::cleartext::{self, Cleartext};
 use crate::{Error, Result};
-use pgp::composed::{CleartextSignedMessage, PublicOrSecret, SignedPublicKey, SignedPublicSubKey};
+use pgp::composed::{
+    Deserializable, DetachedSignature, PublicOrSecret, SignedPublicKey, SignedPublicSubKey,
+};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType};
 use pgp::types::{KeyDetails, Tag};
@@ -100,12 +103,15 @@ impl Keyring {
             )
         };
         let text = std::str::from_utf8(signed).map_err(|e| unreadable(&e))?;
-        let (message, _) = CleartextSignedMessage::from_string(text).map_err(|e| unreadable(&e))?;
-        let content = message.signed_text();
+        let Cleartext { text, signatures } = cleartext::split(text).map_err(|e| unreadable(&e))?;
+        let (signatures, _) =
+            DetachedSignature::from_string_many(signatures).map_err(|e| unreadable(&e))?;
         let mut refused = Vec::new();
-        for signature in message.signatures() {
-            match self.check(signature, &content, archive, now) {
-                Ok(()) => return Ok(content),
+        // Each costs arithmetic; nobody signs that often.
+        for signature in signatures.take(16) {
+            let signature = signature.map_err(|e| unreadable(&e))?.signature;
+            match self.check(&signature, &text, archive, now) {
+                Ok(()) => return Ok(text),
                 Err(why) => refused.push(why),
             }
         }
@@ -117,7 +123,7 @@ impl Keyring {
     fn check(&self, signature: &Signature, text: &str, archive: Archive, now: u64) -> Verdict {
         let issuer = issuer(signature);
         let wrong = |why: &str| Err(format!("{issuer}: {why}"));
-        if !matches!(signature.typ(), Some(SignatureType::Text | SignatureType::Binary)) {
+        if signature.typ() != Some(SignatureType::Text) {
             return wrong("not a signature over a text");
         }
         use HashAlgorithm::{Sha256, Sha384, Sha512};
@@ -233,8 +239,10 @@ fn usable_subkey(key: &SignedPublicKey, subkey: &SignedPublicSubKey, now: u64) -
     if !latest.key_flags().sign() {
         return Err("the subkey is not for signing".into());
     }
-    let back = latest.embedded_signature();
-    if !back.is_some_and(|sig| sig.verify_primary_key_binding(&subkey.key, primary).is_ok()) {
+    let is_acknowledged = latest
+        .embedded_signature()
+        .is_some_and(|back| back.verify_primary_key_binding(&subkey.key, primary).is_ok());
+    if !is_acknowledged {
         return Err("the subkey does not acknowledge its key".into());
     }
     if expired(u64::from(subkey.key.created_at().as_secs()), latest, now) {

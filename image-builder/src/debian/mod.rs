@@ -5,6 +5,7 @@
 //! Nothing is used before it was found to be what the step above says. No maintainer script ever
 //! runs.
 
+mod cleartext;
 mod deb822;
 pub mod fetch;
 pub mod index;

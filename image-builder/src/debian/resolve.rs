@@ -254,3 +254,195 @@ impl<'a> Solver<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::debian::Archive;
+    use crate::debian::index::condense;
+    use proptest::prelude::*;
+
+    /// One suite: paragraphs separated by `;`, fields by `/`, the first being name and version.
+    fn index(archive: Archive, suite: &str) -> Index {
+        let paragraph = |text: &str| {
+            let mut fields = text.trim().split(" / ");
+            let (name, version) = fields.next().unwrap().split_once(' ').unwrap();
+            let rest: Vec<&str> = fields.collect();
+            format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: all\nSize: 1\n\
+                 Filename: pool/{name}_{version}.deb\nSHA256: {}\n{}\n\n",
+                "00".repeat(32),
+                rest.join("\n")
+            )
+        };
+        let text: String = suite.split(';').map(paragraph).collect();
+        Index { archive, text: condense(text.as_bytes(), "test").unwrap() }
+    }
+
+    fn request(packages: &str, assume: &str) -> Request {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+        Request {
+            suite: "trixie".into(),
+            architecture: "amd64".into(),
+            packages: words(packages),
+            recommends: false,
+            assume: words(assume),
+        }
+    }
+
+    fn names(packages: &[Package]) -> String {
+        packages.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn closures() {
+        for (what, suite, wanted, assume, expected) in [
+            (
+                "depends",
+                "a 1 / Depends: b, c; b 1 / Pre-Depends: d; c 1; d 1; e 1",
+                "a",
+                "",
+                "a b c d",
+            ),
+            ("cycle", "a 1 / Depends: b; b 1 / Depends: a", "a", "", "a b"),
+            ("first real", "a 1 / Depends: v | c | b; b 1 / Provides: v; c 1", "a", "", "a c"),
+            ("already chosen", "a 1 / Depends: x | b; x 1; b 1", "a b", "", "a b"),
+            (
+                "provided",
+                "a 1 / Depends: v; c 1 / Provides: v; b 1 / Provides: w, v",
+                "a",
+                "",
+                "a b",
+            ),
+            (
+                "provided and chosen",
+                "a 1 / Depends: v; b 1 / Provides: v; c 1 / Provides: v",
+                "a c",
+                "",
+                "a c",
+            ),
+            (
+                "versioned provides",
+                "a 1 / Depends: v (>= 2); b 1 / Provides: v; c 1 / Provides: v (= 2)",
+                "a",
+                "",
+                "a c",
+            ),
+            ("any", "a 1 / Depends: b:any (>= 1), c:native; b 1; c 1", "a", "", "a b c"),
+            ("other architecture", "a 1 / Depends: b:i386 | c; b 1; c 1", "a", "", "a c"),
+            ("assumed", "a 1 / Depends: b, c (>= 9) | d; b 1 / Depends: d; c 1", "a", "b c", "a"),
+            ("assumed provider", "a 1 / Depends: v (= 1); b 1 / Provides: v (= 1)", "a", "b", "a"),
+            ("no recommends", "a 1 / Recommends: b; b 1", "a", "", "a"),
+            ("asked twice", "a 1", "a a", "", "a"),
+            (
+                "way out of a conflict",
+                "a 1 / Depends: b | c, d; b 1; c 1; d 1 / Conflicts: b",
+                "a",
+                "",
+                "a c d",
+            ),
+            (
+                "way out of a dead end",
+                "a 1 / Depends: b | c; b 1 / Depends: gone; c 1",
+                "a",
+                "",
+                "a c",
+            ),
+            ("breaks older only", "a 1 / Depends: b / Breaks: b (<< 2); b 2", "a", "", "a b"),
+            ("conflict with itself by name", "a 1 / Provides: v / Conflicts: v", "a", "", "a"),
+            ("virtual", "b 1 / Provides: v", "v", "", "b"),
+            ("nothing", "a 1", "", "", ""),
+        ] {
+            let found = resolve(&[index(Archive::Main, suite)], &request(wanted, assume));
+            assert_eq!(names(&found.unwrap_or_else(|e| panic!("{what}: {e}"))), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_chain() {
+        let suite = "docker.io 1 / Depends: containerd; containerd 1 / Depends: runc (>= 2) | crun (>= 9); \
+            runc 1.1; crun 1; b 1 / Depends: gone; exim 1 / Provides: mta / Conflicts: mta; \
+            postfix 1 / Provides: mta; m 1 / Depends: postfix; broken 1 / Depends: x (1)";
+        for (wanted, expected, hint) in [
+            (
+                "docker.io",
+                "docker.io → containerd → runc (>= 2) | crun (>= 9): cannot be satisfied, trixie has runc 1.1, crun 1",
+                None,
+            ),
+            (
+                "dcoker.io",
+                "dcoker.io: trixie has no such package",
+                Some("did you mean `docker.io`?"),
+            ),
+            ("b", "b → gone: trixie has no such package", None),
+            ("exim m", "m → postfix: postfix conflicts with exim (exim)", None),
+            ("m exim", "m → postfix: postfix conflicts with exim (exim)", None),
+            (
+                "runc=2",
+                "runc (= 2): cannot be satisfied, trixie has runc 1.1",
+                Some("runc is pinned to 2 in the definition"),
+            ),
+            ("broken", "index: package broken: cannot read relation `x (1)`", None),
+            ("perl", "package perl cannot be asked for: the builder does its work itself", None),
+        ] {
+            let error =
+                resolve(&[index(Archive::Main, suite)], &request(wanted, "perl")).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(error.hint().as_deref(), hint, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn the_newest_of_all_suites_wins_unless_pinned() {
+        let suites = [
+            index(Archive::Main, "a 1.0-1; b 1 / Depends: a"),
+            index(Archive::Security, "a 1.0-1+deb13u1"),
+            index(Archive::Main, "a 1.0-1~old"),
+        ];
+        for (wanted, version, archive) in [
+            ("b", "1.0-1+deb13u1", Archive::Security),
+            ("b a=1.0-1", "1.0-1", Archive::Main),
+            ("a=1.0-1~old", "1.0-1~old", Archive::Main),
+        ] {
+            let found = resolve(&suites, &request(wanted, "")).unwrap();
+            assert_eq!((found[0].version.as_str(), found[0].archive), (version, archive));
+        }
+    }
+
+    #[test]
+    fn recommended_packages_come_where_they_can() {
+        let suite = "a 1 / Recommends: b, gone, c; b 1 / Recommends: d; c 1 / Conflicts: a; d 1";
+        let asked = Request { recommends: true, ..request("a", "") };
+        let found = resolve(&[index(Archive::Main, suite)], &asked).unwrap();
+        assert_eq!(names(&found), "a b d");
+    }
+
+    proptest! {
+        /// Whatever depends on and conflicts with whatever: an answer is closed and free of
+        /// conflicts, it is the same again, and a refusal is no panic.
+        #[test]
+        fn an_answer_is_closed(
+            edges in prop::collection::vec((0u8..8, 0u8..8, 0u8..8, any::<bool>()), 0..20),
+        ) {
+            let fields = |i: u8| {
+                let of = |conflict: bool| edges.iter().filter(move |e| e.0 == i && (e.3 && e.1 % 3 == 0) == conflict);
+                let depends: Vec<_> = of(false).map(|e| format!("p{} | p{}", e.1, e.2)).collect();
+                let conflicts: Vec<_> = of(true).map(|e| format!("p{}", e.2)).collect();
+                format!("p{i} 1 / Depends: {} / Conflicts: {}", depends.join(", "), conflicts.join(", "))
+            };
+            let suite = (0..8).map(fields).collect::<Vec<_>>().join(";");
+            let indexes = [index(Archive::Main, &suite)];
+            let asked = request("p0 p1", "");
+            let Ok(found) = resolve(&indexes, &asked) else { return Ok(()) };
+            prop_assert_eq!(&found, &resolve(&indexes, &asked).unwrap());
+            let has = |n: u8| found.iter().any(|p| p.name == format!("p{n}"));
+            prop_assert!(has(0) && has(1));
+            for (from, one, two, conflict) in edges.iter().filter(|e| has(e.0)) {
+                match *conflict && one % 3 == 0 {
+                    true => prop_assert!(two == from || !has(*two)),
+                    false => prop_assert!(has(*one) || has(*two)),
+                }
+            }
+        }
+    }
+}
