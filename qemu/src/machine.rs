@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// QEMU opens its sockets within a second, or on a busy machine within some.
 const START: Duration = Duration::from_secs(30);
 
+/// What QEMU says when it cannot listen on a port of this machine.
+const LOST_PORT: &str = "host forwarding rule";
+
 /// Lines of the console shown with an error.
 const TAIL: usize = 40;
 
@@ -45,7 +48,16 @@ pub struct Machine {
 impl Machine {
     /// Starts a machine and returns while its firmware still looks for the disk.
     pub fn start(tools: &Toolset, config: &Config) -> Result<Machine> {
-        Machine::start_with(tools, config, &accel::detect(tools)?, None)
+        let accel = accel::detect(tools)?;
+        let any_port = config.ports.iter().any(|port| port.host == 0);
+        for _ in 0..3 {
+            match Machine::start_with(tools, config, &accel, None) {
+                // Another program took a port between our choice and QEMU's start.
+                Err(Error::Refused { message }) if any_port && message.contains(LOST_PORT) => {}
+                result => return result,
+            }
+        }
+        Machine::start_with(tools, config, &accel, None)
     }
 
     /// The same, with an accelerator that was found before and something to do with the console.
