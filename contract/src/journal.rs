@@ -20,6 +20,8 @@ pub enum Writer {
     Init,
     /// The updater.
     Updater,
+    /// The image builder: the first entry of a new image.
+    Builder,
     /// Someone later than this program.
     Other(u8),
 }
@@ -30,6 +32,7 @@ impl Writer {
             Writer::Picker => 1,
             Writer::Init => 2,
             Writer::Updater => 3,
+            Writer::Builder => 4,
             Writer::Other(code) => code,
         }
     }
@@ -39,6 +42,7 @@ impl Writer {
             1 => Writer::Picker,
             2 => Writer::Init,
             3 => Writer::Updater,
+            4 => Writer::Builder,
             code => Writer::Other(code),
         }
     }
@@ -50,6 +54,7 @@ impl core::fmt::Display for Writer {
             Writer::Picker => f.write_str("picker"),
             Writer::Init => f.write_str("init"),
             Writer::Updater => f.write_str("updater"),
+            Writer::Builder => f.write_str("builder"),
             Writer::Other(code) => write!(f, "writer {code}"),
         }
     }

@@ -27,13 +27,18 @@ pub struct Manifest {
     pub kernel: String,
     /// Seconds since 1970 UTC that every timestamp in the image is clamped to.
     pub source_date_epoch: u64,
-    /// The image file.
-    pub image: File,
-    /// The unified kernel image.
+    /// Size in bytes of the image file. It has no digest: most of it is holes, and what is not
+    /// is named by the digests below and by the checksums of partition table and boot record,
+    /// which stay right when the image was booted and wrote to itself.
+    pub image_size: u64,
+    /// The slot picker on the ESP.
+    pub picker: File,
+    /// The unified kernel image of slot A.
     pub uki: File,
-    /// The root file system, without the free space behind it.
-    pub root: File,
-    /// The dm-verity tree.
+    /// Size in bytes of the root file system, without the free space behind it. Its digest is
+    /// the root hash.
+    pub root_size: u64,
+    /// The dm-verity tree with its superblock.
     pub verity: File,
     /// Root hash of the tree, hexadecimal.
     pub root_hash: String,

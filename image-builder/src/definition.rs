@@ -1,1 +1,467 @@
-//! (stub)
+//! Image definitions: the TOML file that a person writes, read, merged with `--set`, validated.
+//!
+//! `configs/docker.toml` explains every key by example.
+
+use crate::{Error, Result};
+use contract::host_config;
+use contract::layout::Partition;
+use contract::layout::Slot;
+use contract::toml_input::{self, InputError};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A definition as it was written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Raw {
+    name: String,
+    version: String,
+    suite: String,
+    runtime: Runtime,
+    #[serde(default)]
+    kernel: Kernel,
+    #[serde(default)]
+    packages: Vec<String>,
+    #[serde(default)]
+    recommends: bool,
+    #[serde(default)]
+    keep: Vec<String>,
+    #[serde(default)]
+    drop: Vec<String>,
+    #[serde(default)]
+    images: Vec<PathBuf>,
+    #[serde(default)]
+    kernel_arguments: Vec<String>,
+    host_config: Option<PathBuf>,
+    #[serde(default)]
+    file: Vec<RawFile>,
+    #[serde(default)]
+    partitions: RawPartitions,
+    #[serde(default)]
+    debug: RawDebug,
+}
+
+/// `[[file]]` as it was written; container definitions have it too.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawFile {
+    path: String,
+    source: Option<PathBuf>,
+    content: Option<String>,
+    link: Option<String>,
+    mode: Option<String>,
+    #[serde(default)]
+    uid: u32,
+    #[serde(default)]
+    gid: u32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawPartitions {
+    esp: Option<String>,
+    boot: Option<String>,
+    root: Option<String>,
+    verity: Option<String>,
+    data: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawDebug {
+    shell: bool,
+}
+
+/// What runs the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// Docker Engine with its command line and Compose, over containerd.
+    Docker,
+    /// containerd alone.
+    Containerd,
+}
+
+impl Runtime {
+    /// As in definitions and on the console.
+    pub fn name(self) -> &'static str {
+        match self {
+            Runtime::Docker => "docker",
+            Runtime::Containerd => "containerd",
+        }
+    }
+}
+
+/// Debian's kernel flavours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kernel {
+    /// For virtual machines: virtio, NVMe, the clouds' devices. No USB, no physical network cards.
+    #[default]
+    Cloud,
+    /// For real servers.
+    Generic,
+}
+
+impl Kernel {
+    /// The Debian package that depends on the current kernel of this flavour.
+    pub fn package(self) -> &'static str {
+        match self {
+            Kernel::Cloud => "linux-image-cloud-amd64",
+            Kernel::Generic => "linux-image-amd64",
+        }
+    }
+}
+
+/// A validated definition.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// Name of the image: the first part of file names.
+    pub name: String,
+    /// Release version.
+    pub version: String,
+    /// Debian suite.
+    pub suite: String,
+    /// What runs the containers.
+    pub runtime: Runtime,
+    /// Kernel flavour.
+    pub kernel: Kernel,
+    /// Debian packages beyond what the runtime needs. Everything that they hold in `usr/bin` and
+    /// `usr/sbin` is kept.
+    pub packages: Vec<String>,
+    /// Whether Recommends are followed.
+    pub recommends: bool,
+    /// Paths that are kept although the builder would leave them out. `*` stands for any text.
+    pub keep: Vec<String>,
+    /// Paths that are left out.
+    pub drop: Vec<String>,
+    /// Container images to preload: OCI archives, or container definitions (`.toml`) to build.
+    pub images: Vec<PathBuf>,
+    /// Added to the kernel command line.
+    pub kernel_arguments: Vec<String>,
+    /// The image's own layer of the host configuration.
+    pub host_config: Option<String>,
+    /// Files put into the root.
+    pub files: Vec<ExtraFile>,
+    /// Partition sizes.
+    pub sizes: Sizes,
+    /// Whether a shell for development is built in.
+    pub debug_shell: bool,
+}
+
+/// `[[file]]`: a file, link or directory put into a tree.
+#[derive(Clone, Debug)]
+pub struct ExtraFile {
+    /// Absolute path in the tree, without the leading slash.
+    pub path: String,
+    /// What it is.
+    pub content: ExtraContent,
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What a `[[file]]` is.
+#[derive(Clone, Debug)]
+pub enum ExtraContent {
+    /// A copy of this file.
+    Source(PathBuf),
+    /// This text.
+    Text(String),
+    /// A symbolic link.
+    Link(String),
+    /// A directory: neither source, content nor link, and a path that ends with a slash.
+    Directory,
+}
+
+/// Partition sizes in bytes, multiples of 1 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// The ESP.
+    pub esp: u64,
+    /// Each boot partition.
+    pub boot: u64,
+    /// Each root partition.
+    pub root: u64,
+    /// Each verity partition.
+    pub verity: u64,
+    /// The data partition of the image file, before it grows at first boot.
+    pub data: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes {
+            esp: Partition::Esp.default_size(),
+            boot: Partition::Boot(Slot::A).default_size(),
+            root: Partition::Root(Slot::A).default_size(),
+            verity: Partition::Verity(Slot::A).default_size(),
+            data: Partition::Data.default_size(),
+        }
+    }
+}
+
+impl Sizes {
+    /// Size in bytes of `partition`.
+    pub fn of(&self, partition: Partition) -> u64 {
+        match partition {
+            Partition::Esp => self.esp,
+            Partition::State => Partition::State.default_size(),
+            Partition::Boot(_) => self.boot,
+            Partition::Root(_) => self.root,
+            Partition::Verity(_) => self.verity,
+            Partition::Data => self.data,
+        }
+    }
+}
+
+impl Definition {
+    /// Reads the definition in `path`. `sets` are `KEY=VALUE` from the command line: the value is
+    /// TOML where the key does not hold text, or else text; keys may be dotted.
+    pub fn read(path: &Path, sets: &[String]) -> Result<Definition> {
+        let file = path.display().to_string();
+        let raw: Raw = read_toml(path, sets)?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        Ok(raw.validate(&file, base)?)
+    }
+}
+
+/// Reads a TOML file that a person wrote, with `KEY=VALUE` settings over it.
+pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    // The file alone first, so that its mistakes are shown at their place. Settings may supply
+    // what it leaves out, and then only their combination counts.
+    if sets.is_empty() {
+        return Ok(toml_input::parse(&file, &text)?);
+    }
+    let mut table: toml::Table = toml_input::parse(&file, &text)?;
+    for set in sets {
+        apply(&mut table, set)?;
+    }
+    let merged =
+        toml::to_string(&table).map_err(|e| Error::refused(format!("{file} with --set: {e}")))?;
+    toml_input::parse(&file, &merged).map_err(|e| {
+        // Line numbers of the merged text would mislead.
+        let e = InputError { position: None, file: format!("{file} with --set"), ..e };
+        Error::from(e)
+    })
+}
+
+fn apply(table: &mut toml::Table, set: &str) -> Result<()> {
+    let (key, value) = set.split_once('=').ok_or_else(|| {
+        Error::refused(format!("--set {set}: not KEY=VALUE")).with_hint("as in --set version=1.2.3")
+    })?;
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut here = table;
+    for part in parts {
+        let below = here.entry(part).or_insert_with(|| toml::Table::new().into());
+        here = below
+            .as_table_mut()
+            .ok_or_else(|| Error::refused(format!("--set {set}: `{part}` is not a table")))?;
+    }
+    // What is text now stays text: a version of 2.0 is not a number.
+    let parsed = match here.get(last) {
+        Some(toml::Value::String(_)) => None,
+        _ => format!("value = {value}").parse::<toml::Table>().ok(),
+    };
+    let value = parsed
+        .and_then(|mut t| t.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.trim_matches('"').to_owned()));
+    here.insert(last.to_owned(), value);
+    Ok(())
+}
+
+impl Raw {
+    fn validate(self, file: &str, base: &Path) -> Result<Definition, InputError> {
+        let wrong = |message: String| InputError::new(file, message);
+        for (key, value) in [("name", &self.name), ("version", &self.version)] {
+            if !is_name(value) {
+                return Err(wrong(format!("{key} `{value}` cannot be part of a file name"))
+                    .with_hint("letters, digits and . _ + ~ -, starting with a letter or digit"));
+            }
+        }
+        if self.version.len() > 64 {
+            return Err(wrong(format!("version `{}` is longer than 64 bytes", self.version)));
+        }
+        for argument in &self.kernel_arguments {
+            if argument.contains(char::is_whitespace) || argument.starts_with("berth.") {
+                return Err(wrong(format!("kernel argument `{argument}` is not allowed"))
+                    .with_hint("one argument a string; those that start with berth. are ours"));
+            }
+        }
+        let mut sizes = Sizes::default();
+        for (key, text, size) in [
+            ("esp", &self.partitions.esp, &mut sizes.esp),
+            ("boot", &self.partitions.boot, &mut sizes.boot),
+            ("root", &self.partitions.root, &mut sizes.root),
+            ("verity", &self.partitions.verity, &mut sizes.verity),
+            ("data", &self.partitions.data, &mut sizes.data),
+        ] {
+            if let Some(text) = text {
+                *size = parse_size(text)
+                    .map_err(|why| wrong(format!("partitions.{key} `{text}`: {why}")))?;
+            }
+        }
+        let host_config = match self.host_config {
+            None => None,
+            Some(path) => {
+                let path = base.join(path);
+                let shown = path.display().to_string();
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|e| wrong(format!("host-config {shown}: {e}")))?;
+                host_config::Raw::parse(&shown, &text)?.validate(&shown)?;
+                Some(text)
+            }
+        };
+        Ok(Definition {
+            files: self
+                .file
+                .into_iter()
+                .map(|raw| raw.validate(base).map_err(wrong))
+                .collect::<Result<_, _>>()?,
+            images: self.images.iter().map(|path| base.join(path)).collect(),
+            name: self.name,
+            version: self.version,
+            suite: self.suite,
+            runtime: self.runtime,
+            kernel: self.kernel,
+            packages: self.packages,
+            recommends: self.recommends,
+            keep: self.keep,
+            drop: self.drop,
+            kernel_arguments: self.kernel_arguments,
+            host_config,
+            sizes,
+            debug_shell: self.debug.shell,
+        })
+    }
+}
+
+impl RawFile {
+    /// `base` is the folder that relative sources start from.
+    pub(crate) fn validate(self, base: &Path) -> Result<ExtraFile, String> {
+        let shown = &self.path;
+        let Some(path) = shown.strip_prefix('/') else {
+            return Err(format!("file `{shown}` is not an absolute path"));
+        };
+        let (path, is_directory) = match path.strip_suffix('/') {
+            Some(path) => (path, true),
+            None => (path, false),
+        };
+        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+            return Err(format!("file `{shown}` is not a plain path"));
+        }
+        let content = match (self.source, self.content, self.link) {
+            (Some(source), None, None) => ExtraContent::Source(base.join(source)),
+            (None, Some(text), None) => ExtraContent::Text(text),
+            (None, None, Some(target)) => ExtraContent::Link(target),
+            (None, None, None) if is_directory => ExtraContent::Directory,
+            _ => {
+                return Err(format!(
+                    "file `{shown}` needs one of `source`, `content` and `link`, \
+                     or a path that ends with a slash for a directory"
+                ));
+            }
+        };
+        let mode = match &self.mode {
+            None if is_directory => 0o755,
+            None => 0o644,
+            Some(text) => match u16::from_str_radix(text, 8) {
+                Ok(mode) if mode <= 0o7777 => mode,
+                _ => return Err(format!("file `{shown}`: mode `{text}` is not octal")),
+            },
+        };
+        Ok(ExtraFile { path: path.to_owned(), content, mode, uid: self.uid, gid: self.gid })
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c))
+}
+
+/// `300MiB` or `2GiB`.
+fn parse_size(text: &str) -> Result<u64, &'static str> {
+    let (number, unit) = match text.split_once(|c: char| !c.is_ascii_digit()) {
+        Some((number, _)) => (number, text[number.len()..].trim()),
+        None => (text, ""),
+    };
+    let unit = match unit {
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("not a size like 300MiB or 2GiB"),
+    };
+    let size = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    match size {
+        Some(size) if (1 << 20..=1 << 50).contains(&size) => Ok(size),
+        _ => Err("not between 1MiB and 1048576GiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "name = \"x\"\nversion = \"1\"\nsuite = \"trixie\"\nruntime = \"docker\"\n";
+
+    fn read(text: &str, sets: &[&str]) -> Result<Definition, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.toml");
+        std::fs::write(&path, text).expect("written");
+        let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
+        Definition::read(&path, &sets)
+            .map_err(|e| e.to_string().replace(&folder.path().display().to_string(), ""))
+    }
+
+    #[test]
+    fn defaults() {
+        let d = read(SMALL, &[]).expect("valid");
+        assert_eq!((d.kernel, d.sizes, d.debug_shell), (Kernel::Cloud, Sizes::default(), false));
+    }
+
+    #[test]
+    fn settings_win_and_may_be_tables_lists_and_strings() {
+        let sets = ["version=2.0", "debug.shell=true", "packages=[\"nano\"]", "kernel=generic"];
+        let d = read(SMALL, &sets).expect("valid");
+        assert_eq!((d.version.as_str(), d.debug_shell), ("2.0", true));
+        assert_eq!(
+            (d.packages.as_slice(), d.kernel),
+            (["nano".to_owned()].as_slice(), Kernel::Generic)
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let cases = [
+            ("runtim = 1", "/x.toml:5:1: unknown field `runtim`"),
+            ("name = 1", "/x.toml:5:1: duplicate key"),
+            (
+                "[partitions]\nroot = \"2\"",
+                "/x.toml: partitions.root `2`: not a size like 300MiB or 2GiB",
+            ),
+            ("[[file]]\npath = \"etc/x\"", "/x.toml: file `etc/x` is not an absolute path"),
+            ("[[file]]\npath = \"/etc/x\"", "/x.toml: file `/etc/x` needs one of"),
+            (
+                "kernel-arguments = [\"berth.x\"]",
+                "/x.toml: kernel argument `berth.x` is not allowed",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = read(&format!("{SMALL}{text}"), &[]).unwrap_err();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("300MiB"), Ok(300 << 20));
+        assert_eq!(parse_size("2 GiB"), Ok(2 << 30));
+        assert!(parse_size("2GB").is_err());
+        assert!(parse_size("99999999999GiB").is_err());
+    }
+}

@@ -6,17 +6,23 @@
 //! [`container`] makes container images out of the same packages; [`tools`] runs QEMU and checkers
 //! out of Debian packages that are not installed.
 
+pub mod accounts;
+pub mod build;
 pub mod cache;
 pub mod container;
 pub mod debian;
 pub mod definition;
+pub mod elf;
 pub mod error;
+pub mod guest;
 pub mod image;
 pub mod inspect;
 pub mod kernel;
 pub mod output;
+pub mod prune;
 pub mod root;
 pub mod tools;
 pub mod tree;
+mod tree_export;
 
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@
 //! extended attributes and device nodes are exactly what the packages say. Filesystem and archive
 //! writers read the tree in path order.
 
+use crate::definition::{ExtraContent, ExtraFile};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,6 +41,18 @@ impl Content {
         match self {
             Content::Bytes(bytes) => bytes.len() as u64,
             Content::Range { len, .. } => *len,
+        }
+    }
+
+    /// Whether both are the same bytes by where they lie; false when only a comparison could tell.
+    pub fn is_same_source(&self, other: &Content) -> bool {
+        match (self, other) {
+            (Content::Bytes(a), Content::Bytes(b)) => a == b,
+            (
+                Content::Range { path: a, offset: a_offset, len: a_len, .. },
+                Content::Range { path: b, offset: b_offset, len: b_len, .. },
+            ) => a == b && a_offset == b_offset && a_len == b_len,
+            _ => false,
         }
     }
 
@@ -223,6 +236,27 @@ impl Tree {
         self.nodes.insert(path, node);
     }
 
+    /// Puts `node` at exactly `path`, without looking at what leads there.
+    pub fn insert_exactly(&mut self, path: &str, node: Node) {
+        self.nodes.insert(path.to_owned(), node);
+    }
+
+    /// Puts what a definition's `[[file]]` describes where it says.
+    pub fn insert_extra(&mut self, file: &ExtraFile, mtime: i64) -> Result<()> {
+        let kind = match &file.content {
+            ExtraContent::Directory => Kind::Directory,
+            ExtraContent::Link(target) => Kind::Symlink(target.clone()),
+            ExtraContent::Text(text) => Kind::File(Content::from_bytes(text.as_bytes())),
+            ExtraContent::Source(source) => {
+                let bytes = std::fs::read(source).map_err(Error::io("read", source))?;
+                Kind::File(Content::from_bytes(bytes))
+            }
+        };
+        let node = Node::new(kind, file.mode, mtime).with_owner(file.uid, file.gid);
+        self.insert(&file.path, node);
+        Ok(())
+    }
+
     /// The node at exactly `path`.
     pub fn get(&self, path: &str) -> Option<&Node> {
         self.nodes.get(path)
@@ -249,6 +283,13 @@ impl Tree {
             self.nodes.remove(path);
         }
         gone
+    }
+
+    /// Whether `path` is a directory with nothing in it.
+    pub fn is_empty_directory(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        matches!(self.nodes.get(path), Some(Node { kind: Kind::Directory, .. }))
+            && !self.nodes.range(below.clone()..).next().is_some_and(|(p, _)| p.starts_with(&below))
     }
 
     /// All paths in byte order, the root directory (the empty path) first.

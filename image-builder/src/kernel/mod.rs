@@ -1,1 +1,7 @@
-//! (stub)
+//! The kernel's modules and the initramfs.
+
+pub mod alias;
+pub mod cpio;
+pub mod initramfs;
+pub mod modinfo;
+pub mod modules;

@@ -1,0 +1,84 @@
+//! Arguments and what they call.
+
+mod build;
+mod check;
+mod container;
+mod inspect;
+mod run;
+
+use clap::{Args, Parser, Subcommand};
+use image_builder::cache::Cache;
+use image_builder::debian::{Mirrors, Network};
+use image_builder::error::{Error, ExitCode, Result};
+use std::path::PathBuf;
+
+/// Builds, inspects and runs immutable hosts that run containers.
+///
+/// Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 nothing to do or refused by policy.
+#[derive(Parser)]
+#[command(name = "berth", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Build(build::BuildArgs),
+    Lock(build::LockArgs),
+    Inspect(inspect::InspectArgs),
+    Container(container::ContainerArgs),
+    Run(run::RunArgs),
+    Check(check::CheckArgs),
+}
+
+/// Where packages come from.
+#[derive(Args, Clone)]
+struct SourceArgs {
+    /// Debian mirror, instead of the one that this machine's apt uses
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Use what is in the cache, fetch nothing
+    #[arg(long)]
+    offline: bool,
+    /// Folder of the cache [default: $XDG_CACHE_HOME/berth]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    fn cache(&self) -> Result<Cache> {
+        Cache::open(self.cache.as_deref())
+    }
+
+    fn mirrors(&self) -> Result<Mirrors> {
+        Mirrors::find(self.mirror.as_deref())
+    }
+
+    fn network(&self) -> Network {
+        match self.offline {
+            true => Network::Offline,
+            false => Network::Online,
+        }
+    }
+}
+
+/// Prints `value` as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::corrupt(format!("result as JSON: {e}")))?;
+    println!("{text}");
+    Ok(())
+}
+
+/// Does what the arguments say.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Build(args) => build::build(args),
+        Command::Lock(args) => build::lock(args),
+        Command::Inspect(args) => inspect::inspect(args),
+        Command::Container(args) => container::container(args),
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::check(args),
+    }
+}

@@ -1,0 +1,121 @@
+//! What maintainer scripts would have done, and the files that are Berth's own.
+
+use super::contents;
+use crate::accounts::{self, Account};
+use crate::definition::Definition;
+use crate::guest::Programs;
+use crate::tree::{Kind, Node, Tree};
+use crate::{Error, Result};
+use contract::layout::LIB_DIR;
+
+/// The CA bundle, as `update-ca-certificates` writes it: every certificate of the package, by
+/// name.
+pub(super) fn ca_bundle(tree: &Tree) -> Result<Vec<u8>> {
+    let mut bundle = Vec::new();
+    for (path, node) in tree.iter() {
+        let Kind::File(content) = &node.kind else { continue };
+        if path.starts_with("usr/share/ca-certificates/") && path.ends_with(".crt") {
+            bundle.extend(content.read_all()?);
+            if bundle.last() != Some(&b'\n') {
+                bundle.push(b'\n');
+            }
+        }
+    }
+    match bundle.is_empty() {
+        true => Err(Error::corrupt("package ca-certificates holds no certificates")),
+        false => Ok(bundle),
+    }
+}
+
+/// os-release(5).
+pub(super) fn os_release(definition: &Definition) -> String {
+    let Definition { name, version, .. } = definition;
+    let mut text = format!(
+        "NAME=Berth\nID=berth\nID_LIKE=debian\nPRETTY_NAME=\"Berth {name} {version}\"\n\
+         VERSION_ID=\"{version}\"\nIMAGE_ID=\"{name}\"\nIMAGE_VERSION=\"{version}\"\n"
+    );
+    if definition.debug_shell {
+        text.push_str("VARIANT=\"debug shell\"\nVARIANT_ID=debug\n");
+    }
+    text
+}
+
+/// Files of `/etc` that differ from machine to machine: `init` writes them into `/run`.
+const RUN_LINKS: [(&str, &str); 5] = [
+    ("etc/hostname", "../run/hostname"),
+    ("etc/hosts", "../run/hosts"),
+    ("etc/machine-id", "../run/machine-id"),
+    ("etc/resolv.conf", "../run/resolv.conf"),
+    ("etc/mtab", "../proc/self/mounts"),
+];
+
+/// What `update-alternatives` would have linked. Debian's iptables is a multi-call program.
+const IPTABLES: [&str; 6] = [
+    "iptables",
+    "iptables-save",
+    "iptables-restore",
+    "ip6tables",
+    "ip6tables-save",
+    "ip6tables-restore",
+];
+
+/// Mount points and the like.
+const DIRECTORIES: [(&str, u16); 12] = [
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("mnt", 0o755),
+    ("opt", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("srv", 0o755),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+    ("usr/lib/berth/images", 0o755),
+    ("var", 0o755),
+];
+
+pub(super) fn settle(
+    definition: &Definition,
+    programs: &Programs,
+    os_release: &str,
+    ca_bundle: Vec<u8>,
+    tree: &mut Tree,
+    epoch: i64,
+) -> Result<()> {
+    for (path, mode) in DIRECTORIES {
+        tree.insert(path, Node::directory(epoch).with_mode(mode));
+    }
+    for (path, target) in RUN_LINKS {
+        tree.insert(path, Node::symlink(target, epoch));
+    }
+    if super::has_docker(definition.runtime) {
+        for name in IPTABLES {
+            tree.insert(&format!("usr/sbin/{name}"), Node::symlink("xtables-nft-multi", epoch));
+        }
+    }
+    // The group that may talk to dockerd's socket. Nobody is in it: there are no users.
+    let accounts = [Account::new("docker", 990, "/nonexistent")];
+    let mut text = |path: &str, text: String| {
+        tree.insert(path, Node::file(text.into_bytes(), epoch));
+    };
+    text("etc/passwd", accounts::passwd(&accounts));
+    text("etc/group", accounts::group(&accounts));
+    text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".into());
+    text("etc/os-release", os_release.to_owned());
+    text(&format!("{LIB_DIR}/build-time"), format!("{epoch}\n"));
+    text(&format!("{LIB_DIR}/modules.load"), contents::MODULES.join("\n") + "\n");
+    if let Some(host_config) = &definition.host_config {
+        text(&format!("{LIB_DIR}/host.toml"), host_config.clone());
+    }
+    tree.insert("etc/ssl/certs/ca-certificates.crt", Node::file(ca_bundle, epoch));
+
+    let init = Node::file(programs.init.clone(), epoch).with_mode(0o755);
+    tree.insert(&format!("{LIB_DIR}/init"), init);
+    tree.insert("usr/sbin/init", Node::symlink("../lib/berth/init", epoch));
+    tree.insert("usr/sbin/modprobe", Node::symlink("../lib/berth/init", epoch));
+    if definition.debug_shell {
+        tree.insert("usr/bin/sh", Node::symlink("busybox", epoch));
+    }
+    Ok(())
+}

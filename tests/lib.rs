@@ -1,0 +1,208 @@
+//! What the scenarios share: images built once, machines started from copies of them.
+
+use contract::console::Ready;
+use image_builder::cache::Cache;
+use image_builder::debian::{Mirrors, Network};
+use image_builder::tools;
+use qemu::{Config, Machine, PortForward, Toolset};
+use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Long enough for a boot with Docker on a slow machine without KVM.
+pub const BOOT: Duration = Duration::from_secs(300);
+/// Long enough for anything that a running host does at once.
+pub const SOON: Duration = Duration::from_secs(120);
+
+/// The project's folder.
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the project")
+}
+
+/// Where images for tests are kept from one test program to the next.
+fn images() -> PathBuf {
+    let folder = berth().parent().expect("a folder").join("e2e");
+    std::fs::create_dir_all(&folder).expect("a folder for images");
+    folder
+}
+
+/// The `berth` program that was built with these tests.
+pub fn berth() -> PathBuf {
+    let test = std::env::current_exe().expect("this program");
+    let folder = test.ancestors().find(|folder| folder.join("berth").is_file());
+    folder.expect("berth is built by `make build`").join("berth")
+}
+
+/// Runs `berth` in the project's folder.
+pub fn run_berth(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+    Command::new(berth()).args(args).current_dir(project()).output().expect("berth starts")
+}
+
+/// Runs `berth`, which has to succeed, and returns what it printed.
+pub fn berth_ok<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+    let output = run_berth(args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "berth: {}\n{errors}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The demonstration image with a debug shell: Docker, nginx and PostgreSQL.
+pub fn demo_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let preload = "images=[\"containers/nginx.toml\",\"containers/postgres.toml\",\
+                       \"containers/busybox.toml\"]";
+        build("configs/docker.toml", &["name=e2e-docker", "debug.shell=true", preload])
+    })
+}
+
+/// The containerd image with a debug shell and busybox preloaded.
+pub fn containerd_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let preload = "images=[\"containers/busybox.toml\"]";
+        build("configs/containerd.toml", &["name=e2e-containerd", "debug.shell=true", preload])
+    })
+}
+
+/// Builds an image once for all test programs; a second build of the same is a look at its stamp.
+pub fn build(definition: &str, sets: &[&str]) -> PathBuf {
+    let folder = images();
+    let lock = File::create(folder.join("lock")).expect("a lock");
+    flock(&lock, FlockOperation::LockExclusive).expect("locked");
+    let mut args = vec!["build", definition, "-o", folder.to_str().expect("a plain path")];
+    for set in sets {
+        args.extend(["--set", set]);
+    }
+    PathBuf::from(berth_ok(args).trim())
+}
+
+/// QEMU and its firmware, installed or from Debian packages.
+pub fn toolset() -> &'static Toolset {
+    static TOOLS: OnceLock<Toolset> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        let (cache, mirrors) = sources();
+        tools::qemu(&cache, &mirrors, Network::Online).expect("QEMU")
+    })
+}
+
+/// A checker such as `e2fsck`: its program and first arguments, from Debian packages where it is
+/// not installed.
+pub fn tool(name: &str) -> Command {
+    let (cache, mirrors) = sources();
+    let argv = tools::tool(&cache, &mirrors, Network::Online, name).expect("a tool");
+    let mut command = Command::new(&argv[0]);
+    command.args(&argv[1..]);
+    command
+}
+
+/// Runs a checker, which has to succeed.
+pub fn judge<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> String {
+    let output = tool(name).args(args).output().expect("the checker starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {}\n{text}\n{errors}", output.status);
+    text
+}
+
+fn sources() -> (Cache, Mirrors) {
+    (Cache::open(None).expect("a cache"), Mirrors::find(None).expect("a mirror"))
+}
+
+/// A disk of its own for one scenario: a sparse copy of an image.
+#[derive(Debug)]
+pub struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    /// A copy of `image`.
+    pub fn copy_of(image: &Path) -> Disk {
+        let folder = tempfile::tempdir().expect("a folder");
+        copy_sparse(image, &folder.path().join("disk.raw"));
+        Disk { folder }
+    }
+
+    /// The disk image.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("disk.raw")
+    }
+
+    /// Makes the disk `bytes` larger.
+    pub fn grow(&self, bytes: u64) {
+        let file = File::options().write(true).open(self.path()).expect("the disk");
+        let len = file.metadata().expect("its size").len();
+        file.set_len(len + bytes).expect("a larger disk");
+    }
+
+    /// A machine's configuration with this disk.
+    pub fn config(&self) -> Config {
+        Config { debug_console: true, ..Config::new(self.path()) }
+    }
+
+    /// Writes a host configuration beside the disk and returns its path.
+    pub fn host_config(&self, text: &str) -> PathBuf {
+        let path = self.folder.path().join("host.toml");
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+}
+
+/// Copies what is not a hole.
+fn copy_sparse(from: &Path, to: &Path) {
+    let (mut from, mut to) =
+        (File::open(from).expect("an image"), File::create(to).expect("a copy"));
+    let len = from.metadata().expect("its size").len();
+    to.set_len(len).expect("a sparse copy");
+    let mut at = 0;
+    while let Ok(data) = seek(&from, SeekFrom::Data(at)) {
+        let hole = seek(&from, SeekFrom::Hole(data)).expect("the end of the data");
+        from.seek(std::io::SeekFrom::Start(data)).expect("there");
+        to.seek(std::io::SeekFrom::Start(data)).expect("there");
+        std::io::copy(&mut (&mut from).take(hole - data), &mut to).expect("copied");
+        at = hole;
+    }
+    to.flush().expect("copied");
+}
+
+/// Starts a machine.
+pub fn start(config: &Config) -> Machine {
+    Machine::start(toolset(), config).expect("the machine starts")
+}
+
+/// Starts a machine and waits until everything that was asked of it runs.
+pub fn boot(config: &Config) -> (Machine, Ready) {
+    let mut machine = start(config);
+    let ready = machine.wait_ready(BOOT).expect("the host gets ready");
+    (machine, ready)
+}
+
+/// A port of the guest, on a free port of this machine.
+pub fn forward(guest: u16) -> PortForward {
+    PortForward { host: 0, guest }
+}
+
+/// Runs `command` in the guest's debug shell; it has to succeed. Returns what it printed.
+pub fn sh(machine: &mut Machine, command: &str) -> String {
+    let output = machine.shell(command, SOON).expect("the shell answers");
+    assert_eq!(output.status, 0, "{command}: {}", output.stdout);
+    output.stdout
+}
+
+/// Runs `command` in the guest until it prints something for which `done` holds.
+pub fn sh_until(machine: &mut Machine, command: &str, done: impl Fn(&str) -> bool) -> String {
+    let end = std::time::Instant::now() + SOON;
+    loop {
+        let output = machine.shell(command, SOON).expect("the shell answers");
+        if done(&output.stdout) {
+            return output.stdout;
+        }
+        let last = &output.stdout;
+        assert!(std::time::Instant::now() < end, "{command}: still {last}");
+    }
+}

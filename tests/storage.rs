@@ -1,0 +1,58 @@
+//! Disks: growth, other controllers, blocks that rot.
+
+use contract::layout::Partition;
+use e2e::*;
+use image_builder::inspect;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+#[test]
+fn data_grows_to_the_end_of_the_disk_and_again_when_the_disk_grew() {
+    let disk = Disk::copy_of(containerd_image());
+    let mut last = 0;
+    for _ in 0..2 {
+        disk.grow(1 << 30);
+        let (mut host, _) = boot(&disk.config());
+        let size: u64 = sh(&mut host, "stat -f -c '%b' /var").trim().parse().expect("a number");
+        assert!(size * 4096 > last + 900_000_000, "{size} blocks after {last} bytes");
+        last = size * 4096;
+        host.power_button().expect("pressed");
+        host.wait_exit(SOON).expect("an orderly end");
+        judge("sgdisk", ["-v".as_ref(), disk.path().as_os_str()]);
+    }
+}
+
+#[test]
+fn boots_from_nvme() {
+    let disk = Disk::copy_of(containerd_image());
+    boot(&qemu::Config { disk: qemu::Disk::Nvme, ..disk.config() });
+}
+
+#[test]
+fn a_root_block_that_rots_is_never_served() {
+    let disk = Disk::copy_of(containerd_image());
+    let (mut host, _) = boot(&disk.config());
+    // The disk changes under the running host; what it has cached is dropped.
+    let report = inspect::inspect(&disk.path()).expect("an image");
+    let root = report.partition(Partition::Root(contract::Slot::A)).expect("root-a");
+    let file = File::options().read(true).write(true).open(disk.path()).expect("the disk");
+    let program = std::fs::read(disk.path().with_file_name("none")).err();
+    assert!(program.is_some());
+    rot_file(&file, root.offset, root.size);
+    let read = "echo 3 > /proc/sys/vm/drop_caches; cat /usr/bin/ctr > /dev/null";
+    let output = host.shell(read, SOON).expect("the shell answers");
+    assert_ne!(output.status, 0, "a rotten block was read");
+}
+
+/// Flips a bit in every data block of the second half of the used file system.
+fn rot_file(file: &File, offset: u64, size: u64) {
+    let _ = (file, offset, size);
+    let mut block = [0; 4096];
+    for at in (0..size).step_by(4096) {
+        file.read_exact_at(&mut block, offset + at).expect("read");
+        if block.iter().any(|&b| b != 0) && at > 1 << 20 {
+            block[100] ^= 1;
+            file.write_all_at(&block, offset + at).expect("written");
+        }
+    }
+}
