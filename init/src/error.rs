@@ -28,7 +28,7 @@ pub enum Error {
     #[error("{0}")]
     Disk(String),
     /// No slot holds the root filesystem that belongs to this kernel.
-    #[error("no slot holds the root {root_hash}: {}", tried.join("; "))]
+    #[error("no slot holds root {}: {}", root_hash.get(..12).unwrap_or(root_hash), tried.join("; "))]
     NoRoot {
         /// The root hash that the kernel command line names.
         root_hash: String,
