@@ -1,2 +1,3 @@
 //! PID 1 of a Berth host.
+mod network; mod random;
 fn main() {}
