@@ -151,6 +151,9 @@ pub const JOURNAL_OFFSET: u64 = 2 * MIB;
 /// Number of [`BLOCK`]-sized entries in the journal, which is a ring.
 pub const JOURNAL_ENTRIES: u64 = 256;
 
+/// Byte offset in `berth-state` of the [data mark](crate::data_mark).
+pub const DATA_MARK_OFFSET: u64 = 3 * MIB;
+
 /// Data and hash block size in bytes of the dm-verity trees.
 pub const VERITY_BLOCK: usize = 4096;
 
@@ -185,7 +188,8 @@ mod tests {
     fn the_state_partition_holds_both_copies_and_the_journal() {
         assert!(RECORD_OFFSETS[0] + BLOCK as u64 <= RECORD_OFFSETS[1]);
         assert!(RECORD_OFFSETS[1] + BLOCK as u64 <= JOURNAL_OFFSET);
-        assert!(JOURNAL_OFFSET + JOURNAL_ENTRIES * BLOCK as u64 <= STATE_SIZE);
+        assert!(JOURNAL_OFFSET + JOURNAL_ENTRIES * BLOCK as u64 <= DATA_MARK_OFFSET);
+        assert!(DATA_MARK_OFFSET + BLOCK as u64 <= STATE_SIZE);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod boot;
+pub mod data_mark;
 pub mod gpt;
 pub mod journal;
 pub mod layout;

@@ -245,15 +245,6 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// Turns Ctrl-Alt-Del from an instant reset into SIGINT for PID 1.
-pub fn take_ctrl_alt_del() -> io::Result<()> {
-    // SAFETY: reboot takes no pointers; this command changes a flag and reboots nothing.
-    match unsafe { libc::reboot(libc::RB_DISABLE_CAD) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Sets the kernel's host name.
 pub fn set_hostname(name: &str) -> io::Result<()> {
     Ok(rustix::system::sethostname(name.as_bytes())?)

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
 pub enum Signal {
     /// A child ended.
     Child,
-    /// SIGINT: Ctrl-Alt-Del, once [`crate::process::take_ctrl_alt_del`] was called.
+    /// SIGINT: Ctrl-Alt-Del, once [`crate::reboot::catch_ctrl_alt_del`] was called.
     Interrupt,
     /// SIGTERM.
     Terminate,
