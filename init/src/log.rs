@@ -1,9 +1,91 @@
-//! Lines on the console.
+//! Lines for people: on the console with `berth: ` before each, and in the kernel's log.
+//!
+//! In the kernel's log they have level 7 (debug), which the kernel does not print on the console
+//! by itself; so no line stands there twice.
 
-use std::fmt;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 
-/// Prints `berth: ...` on the console. A console that fails is not worth failing for.
-pub fn say(what: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "berth: {what}");
+/// A console that takes nothing for so long (a terminal stopped with Ctrl-S) is passed over.
+const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Longest text of one line, in bytes. The kernel's log takes no more than 1024.
+const LONGEST: usize = 900;
+
+/// Writes one line to the console and to the kernel's log.
+pub fn line(text: &str) {
+    let text = printable(text);
+    console(&format!("berth: {text}\r\n"));
+    kernel(&text);
+}
+
+/// Writes one line to the kernel's log only.
+pub fn detail(text: &str) {
+    kernel(&printable(text));
+}
+
+/// Something is wrong, and the host goes on.
+pub fn warning(text: &str) {
+    line(&format!("warning: {text}"));
+}
+
+/// What a person can do about the line before.
+pub fn hint(text: &str) {
+    line(&format!("hint: {text}"));
+}
+
+/// Lets every line into the kernel's log; by default it drops all but ten in five seconds.
+pub fn unlimited() {
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+}
+
+/// Control characters never reach a terminal: texts may quote what a disk holds.
+fn printable(text: &str) -> String {
+    let mut out: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    out.truncate(out.floor_char_boundary(LONGEST));
+    out
+}
+
+fn console(text: &str) {
+    let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits() as i32;
+    let Ok(console) = OpenOptions::new().write(true).custom_flags(flags).open("/dev/console")
+    else {
+        return;
+    };
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match (&console).write(rest) {
+            Ok(written) if written > 0 => rest = &rest[written..],
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                let mut ready = [PollFd::new(&console, PollFlags::OUT)];
+                if !matches!(poll(&mut ready, Some(&PATIENCE)), Ok(1)) {
+                    return;
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
+}
+
+fn kernel(text: &str) {
+    if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
+        // One write is one record. A full or absent log is no reason to stop.
+        let _ = log.write_all(format!("<7>berth: {text}\n").as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_reaches_a_terminal_is_printable_and_short() {
+        assert_eq!(printable("a\x1b[2J\nb"), "a [2J b");
+        assert_eq!(printable(&"é".repeat(2000)).len(), LONGEST);
+    }
 }

@@ -106,7 +106,13 @@ struct Argument {
     data: *mut PartitionArgument,
 }
 
-fn partition_ioctl(disk: &File, operation: i32, number: i32, start: u64, len: u64) -> io::Result<()> {
+fn partition_ioctl(
+    disk: &File,
+    operation: i32,
+    number: i32,
+    start: u64,
+    len: u64,
+) -> io::Result<()> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut partition = PartitionArgument {
         start: i64::try_from(start).map_err(too_large)?,

@@ -126,9 +126,9 @@ pub fn create_read_only(name: &str, target: &Target) -> io::Result<Device> {
     let mut load = Request::new(name, READ_ONLY)?;
     load.set_target(target)?;
     // "Suspend" without the suspend flag means resume: it makes the loaded table live.
-    let loaded = load
-        .send::<{ code(TABLE_LOAD) }>(&device.control)
-        .and_then(|()| Request::new(name, READ_ONLY)?.send::<{ code(DEV_SUSPEND) }>(&device.control));
+    let loaded = load.send::<{ code(TABLE_LOAD) }>(&device.control).and_then(|()| {
+        Request::new(name, READ_ONLY)?.send::<{ code(DEV_SUSPEND) }>(&device.control)
+    });
     match loaded {
         Ok(()) => Ok(device),
         Err(e) => {

@@ -24,13 +24,8 @@ pub struct Limits {
 
 impl Limits {
     /// For filesystems of the kernel itself, which hold no programs and no device nodes.
-    pub const KERNEL: Limits = Limits {
-        read_only: false,
-        no_suid: true,
-        no_dev: true,
-        no_exec: true,
-        no_atime: false,
-    };
+    pub const KERNEL: Limits =
+        Limits { read_only: false, no_suid: true, no_dev: true, no_exec: true, no_atime: false };
 
     fn flags(self) -> MountFlags {
         let mut flags = MountFlags::empty();
@@ -45,13 +40,7 @@ impl Limits {
 
 /// Mounts `source` of type `kind` on the existing directory `target`. `data` are the options of
 /// that filesystem, separated by commas.
-pub fn mount(
-    source: &str,
-    target: &str,
-    kind: &str,
-    limits: Limits,
-    data: &str,
-) -> io::Result<()> {
+pub fn mount(source: &str, target: &str, kind: &str, limits: Limits, data: &str) -> io::Result<()> {
     let data = CString::new(data)?;
     Ok(rustix::mount::mount(source, target, kind, limits.flags(), data.as_c_str())?)
 }
@@ -64,6 +53,12 @@ pub fn unmount(target: &str) -> io::Result<()> {
 /// Takes `target` out of sight; it is unmounted when its last user is gone.
 pub fn detach(target: &str) -> io::Result<()> {
     Ok(rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?)
+}
+
+/// Forbids writing to the filesystem mounted at `target`, upon which it is clean on its disk.
+/// `Busy` when a file of it is open for writing.
+pub fn make_read_only(target: &str) -> io::Result<()> {
+    Ok(rustix::mount::mount_remount(target, MountFlags::RDONLY, c"")?)
 }
 
 /// Moves the mount at `from` to the directory `to`.

@@ -112,7 +112,11 @@ fn open(groups: u32) -> io::Result<OwnedFd> {
 }
 
 /// One datagram; `None` when it did not come from the kernel.
-fn receive<'a>(fd: &OwnedFd, buffer: &'a mut [u8], flags: RecvFlags) -> io::Result<Option<&'a [u8]>> {
+fn receive<'a>(
+    fd: &OwnedFd,
+    buffer: &'a mut [u8],
+    flags: RecvFlags,
+) -> io::Result<Option<&'a [u8]>> {
     let (n, _, from) = rustix::net::recvfrom(fd, &mut *buffer, flags)?;
     let kernel = match from.map(SocketAddrNetlink::try_from) {
         Some(Ok(from)) => from.pid() == 0,

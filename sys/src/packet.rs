@@ -18,15 +18,15 @@ fn udp_to(port: u16) -> [libc::sock_filter; 9] {
     let op = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
     let jump = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     [
-        op(0x30, 9),                     // A = protocol
-        jump(0x15, 17, 0, 6),            // UDP, or drop
-        op(0x28, 6),                     // A = flags and fragment offset
-        jump(0x45, 0x3fff, 4, 0),        // a fragment: drop
-        op(0xb1, 0),                     // X = length of the IP header
-        op(0x48, 2),                     // A = destination port
-        jump(0x15, port.into(), 0, 1),   // this port, or drop
-        op(0x06, 0x0004_0000),           // accept
-        op(0x06, 0),                     // drop
+        op(0x30, 9),                   // A = protocol
+        jump(0x15, 17, 0, 6),          // UDP, or drop
+        op(0x28, 6),                   // A = flags and fragment offset
+        jump(0x45, 0x3fff, 4, 0),      // a fragment: drop
+        op(0xb1, 0),                   // X = length of the IP header
+        op(0x48, 2),                   // A = destination port
+        jump(0x15, port.into(), 0, 1), // this port, or drop
+        op(0x06, 0x0004_0000),         // accept
+        op(0x06, 0),                   // drop
     ]
 }
 

@@ -214,6 +214,11 @@ pub fn kill_group(pid: Pid) -> io::Result<()> {
     Ok(rustix::process::kill_process_group(pid.0, Signal::KILL)?)
 }
 
+/// Whether a child that was not reaped yet, or any other process with its number, is there.
+pub fn exists(pid: Pid) -> bool {
+    rustix::process::test_kill_process(pid.0).is_ok()
+}
+
 /// SIGTERM to every process but this one. Only PID 1 may do so.
 pub fn terminate_all() -> io::Result<()> {
     signal_all(libc::SIGTERM)

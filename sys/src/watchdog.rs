@@ -25,9 +25,8 @@ impl Watchdog {
     pub fn set_timeout(&self, timeout: Duration) -> io::Result<Duration> {
         let mut seconds = i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX);
         // SAFETY: WDIOC_SETTIMEOUT is _IOWR('W', 6, int) and takes and returns seconds.
-        let request = unsafe {
-            Updater::<{ opcode::read_write::<i32>(b'W', 6) }, i32>::new(&mut seconds)
-        };
+        let request =
+            unsafe { Updater::<{ opcode::read_write::<i32>(b'W', 6) }, i32>::new(&mut seconds) };
         // SAFETY: the same; a driver without it answers EOPNOTSUPP.
         unsafe { ioctl(&self.device, request) }?;
         Ok(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))

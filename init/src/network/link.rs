@@ -41,9 +41,7 @@ impl Settings {
                 mtu: i.mtu,
                 hostname,
             },
-            None => {
-                Settings { dhcp: true, addresses: vec![], gateway: None, mtu: None, hostname }
-            }
+            None => Settings { dhcp: true, addresses: vec![], gateway: None, mtu: None, hostname },
         }
     }
 }
@@ -123,7 +121,7 @@ impl WiredLink {
             return false;
         }
         self.carrier = carrier;
-        log::say(format_args!(
+        log::line(&format!(
             "network: {}: {}",
             self.name,
             if carrier { "connected" } else { "no carrier" }
@@ -158,7 +156,7 @@ impl WiredLink {
                     self.socket = Some(socket);
                 }
                 (_, Err(e)) => complain(format_args!("{}: open a socket", self.name), &e),
-                (None, _) => log::say(format_args!("network: {}: no MAC address", self.name)),
+                (None, _) => log::line(&format!("network: {}: no MAC address", self.name)),
             }
         }
     }
@@ -269,14 +267,14 @@ impl WiredLink {
             }
         }
         let (server, seconds) = (lease.server, lease.duration.as_secs());
-        log::say(format_args!(
+        log::line(&format!(
             "network: {}: {address}/{prefix} from {server} for {seconds} s",
             self.name
         ));
     }
 
     fn deconfigure(&self, lease: &Lease, kernel: &mut Requests) {
-        log::say(format_args!("network: {}: lost {}", self.name, lease.address));
+        log::line(&format!("network: {}: lost {}", self.name, lease.address));
         // Routes first; those that went with the link are not missed.
         for route in self.routes(lease) {
             let _ = kernel.remove_route(&route);

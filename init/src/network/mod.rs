@@ -21,6 +21,7 @@ use std::time::Duration;
 use std::{fmt, io};
 use sys::netlink::{self, Event, Events, Requests};
 
+use crate::error::{Error, On};
 use crate::log;
 
 /// A boot waits this long for an address, and then goes on without.
@@ -54,22 +55,22 @@ pub struct Network {
 impl Network {
     /// Applies kernel settings and names, switches on loopback and every wired link that is there,
     /// and listens for more. `now` is the time since the kernel's start, here and below.
-    pub fn start(config: &HostConfig, now: Duration) -> io::Result<Network> {
+    pub fn start(config: &HostConfig, now: Duration) -> Result<Network, Error> {
         let missing = sysctl::apply();
         if !missing.is_empty() {
-            log::say(format_args!("network: kernel without {}", missing.join(", ")));
+            log::line(&format!("network: kernel without {}", missing.join(", ")));
         }
         let mut network = Network {
             config: config.clone(),
-            events: Events::open()?,
-            requests: Requests::open()?,
+            events: Events::open().on("listen to", "links")?,
+            requests: Requests::open().on("open", "rtnetlink")?,
             links: BTreeMap::new(),
             names: Names::default(),
             started: now,
             said: None,
         };
         network.publish_names();
-        network.look_at_all_links(now)?;
+        network.look_at_all_links(now).on("list", "links")?;
         Ok(network)
     }
 
@@ -141,7 +142,7 @@ impl Network {
                 if !self.links.contains_key(&link.index) && is_wired(&link) {
                     let settings = self.config.interfaces.iter().find(|i| names(&i.link, &link));
                     let settings = link::Settings::of(settings, self.config.hostname.as_deref());
-                    log::say(format_args!("network: {}: {settings}", link.name));
+                    log::line(&format!("network: {}: {settings}", link.name));
                     self.links.insert(link.index, WiredLink::new(&link, settings));
                 }
                 if let Some(wired) = self.links.get_mut(&link.index)
@@ -152,7 +153,7 @@ impl Network {
             }
             Event::Gone(index) => {
                 if let Some(link) = self.links.remove(&index) {
-                    log::say(format_args!("network: {}: gone", link.name));
+                    log::line(&format!("network: {}: gone", link.name));
                     self.publish_names();
                 }
             }
@@ -182,10 +183,10 @@ impl Network {
         // A link that loses its address later says so itself.
         if status == Status::Late && self.said.is_none() {
             let waited = UP_WITHIN.as_secs();
-            log::say(format_args!("network: no address after {waited} s, going on without"));
+            log::line(&format!("network: no address after {waited} s, going on without"));
         }
         if status == Status::Up {
-            log::say(format_args!("network: up"));
+            log::line(&format!("network: up"));
         }
         self.said = Some(status);
     }
@@ -223,7 +224,7 @@ fn names(name: &LinkName, link: &netlink::Link) -> bool {
 }
 
 fn complain(what: impl fmt::Display, e: &io::Error) {
-    log::say(format_args!("network: {what}: {e}"));
+    log::line(&format!("network: {what}: {e}"));
 }
 
 #[cfg(test)]

@@ -34,7 +34,6 @@ pub mod option {
     pub const MESSAGE_TYPE: u8 = 53;
     pub const SERVER_ID: u8 = 54;
     pub const PARAMETERS: u8 = 55;
-    pub const MESSAGE: u8 = 56;
     pub const MAX_SIZE: u8 = 57;
     pub const RENEWAL_TIME: u8 = 58;
     pub const REBINDING_TIME: u8 = 59;
@@ -124,7 +123,8 @@ impl Message {
         {
             return None;
         }
-        let address = |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
+        let address =
+            |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
         let mut options = BTreeMap::new();
         read_options(&bytes[FIXED..], &mut options)?;
         // The fields `file` and `sname` may hold more options (RFC 2132, section 9.3).

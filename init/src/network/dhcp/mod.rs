@@ -138,10 +138,9 @@ impl Client {
             | State::Bound { lease, .. }
             | State::Renewing { lease, .. }
             | State::Rebinding { lease, .. } => Some(lease),
-            State::Idle
-            | State::Refused
-            | State::Selecting { .. }
-            | State::Requesting { .. } => None,
+            State::Idle | State::Refused | State::Selecting { .. } | State::Requesting { .. } => {
+                None
+            }
         }
     }
 

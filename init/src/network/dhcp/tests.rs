@@ -150,12 +150,15 @@ fn a_silent_server_is_given_up_for_any_and_then_the_lease_ends() {
     while client.lease().is_some() {
         let now = client.deadline().expect("a next try");
         for action in client.step(now, Event::Timer) {
-            log.push((now.as_secs(), match action {
-                Action::Unicast { .. } => "renew",
-                Action::Broadcast(_) => "broadcast",
-                Action::Deconfigure(_) => "lost",
-                Action::Configure(_) => "got",
-            }));
+            log.push((
+                now.as_secs(),
+                match action {
+                    Action::Unicast { .. } => "renew",
+                    Action::Broadcast(_) => "broadcast",
+                    Action::Deconfigure(_) => "lost",
+                    Action::Configure(_) => "got",
+                },
+            ));
         }
     }
     let at = |what| log.iter().filter(|(_, w)| *w == what).map(|(at, _)| *at).collect::<Vec<_>>();
