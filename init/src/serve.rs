@@ -194,7 +194,9 @@ impl Serving<'_> {
                 workloads: all,
                 boot: now,
             };
-            log::line(&ready.to_string());
+            // The line begins as every line does.
+            let text = ready.to_string();
+            log::line(text.strip_prefix("berth: ").unwrap_or(&text));
             self.care.ready();
         }
         if self.overdue.is_some_and(|at| at <= now) {

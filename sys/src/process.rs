@@ -219,9 +219,10 @@ pub fn exists(pid: Pid) -> bool {
     rustix::process::test_kill_process(pid.0).is_ok()
 }
 
-/// SIGTERM to every process but this one. Only PID 1 may do so.
+/// SIGTERM to every process but this one, SIGHUP for interactive shells, which ignore the former,
+/// and SIGCONT for those that were stopped. Only PID 1 may do so.
 pub fn terminate_all() -> io::Result<()> {
-    signal_all(libc::SIGTERM)
+    [libc::SIGTERM, libc::SIGHUP, libc::SIGCONT].into_iter().try_for_each(signal_all)
 }
 
 /// SIGKILL to every process but this one. Only PID 1 may do so.

@@ -137,7 +137,7 @@ fn ask(address: IpAddr, random: &mut Random) -> io::Result<(Duration, Duration)>
     socket.send(&sntp::encode(nonce))?;
     // Only this server's packets arrive; one that is not the answer ends the attempt.
     let mut buffer = [0; 128];
-    let n = socket.recv(&mut buffer)?;
+    let n = socket.recv(&mut buffer).map_err(dns::no_answer)?;
     let arrived = kernel::since_boot();
     let floor = read_seconds(BUILD_TIME).unwrap_or_default();
     let time = sntp::decode(&buffer[..n], nonce, floor, arrived.saturating_sub(began))

@@ -59,12 +59,20 @@ fn ask(server: SocketAddr, name: &str, kind: Kind, random: &mut Random) -> io::R
     socket.send(&query)?;
     let mut buffer = [0; 1232];
     for _ in 0..MAX_DATAGRAMS {
-        let n = socket.recv(&mut buffer)?;
+        let n = socket.recv(&mut buffer).map_err(no_answer)?;
         if let Some(answer) = decode(&buffer[..n], id, &query, kind) {
             return Ok(answer);
         }
     }
     Err(io::ErrorKind::InvalidData.into())
+}
+
+/// Says in words what the kernel calls "Resource temporarily unavailable".
+pub fn no_answer(e: io::Error) -> io::Error {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer"),
+        _ => e,
+    }
 }
 
 /// A question. `None`: the name cannot be one.
