@@ -127,7 +127,7 @@ impl Serving<'_> {
                 Event::Done(id, outcome) => self.workloads.done(id, &outcome, now),
                 Event::Signal(signal) => {
                     if let Some(ending) = power::meaning(signal) {
-                        log::line(&format!("asked to end by {signal:?}"));
+                        log::line(&format!("asked to end by {signal}"));
                         return Ok(Some(ending));
                     }
                 }

@@ -214,7 +214,7 @@ impl Stopping<'_> {
         match busy {
             None => log::warning("a filesystem cannot be unmounted in time"),
             Some(busy) if !busy.is_empty() => {
-                log::warning(&format!("still in use, read-only from now: {}", busy.join(" ")));
+                log::warning(&format!("still in use: {}", busy.join(" ")));
                 reboot::sync_within(FLUSH_WITHIN);
             }
             Some(_) => {}
@@ -222,35 +222,40 @@ impl Stopping<'_> {
     }
 }
 
-/// Unmounts everything that is written to disks. Returns what could not be, and is read-only now.
+/// Unmounts everything that is written to disks. Returns what could not be; `/var`, if it is among
+/// them, is read-only now.
 fn unmount_all() -> Vec<String> {
     for _ in 0..UNMOUNT_ROUNDS {
-        for target in writable_mounts() {
+        for target in mounts() {
             // What is in use now may not be in the next round.
             let _ = mount::unmount(&target);
         }
     }
-    let busy = writable_mounts();
-    for target in &busy {
-        if let Err(e) = mount::make_read_only(target) {
-            log::warning(&format!("make {target} read-only: {e}"));
-        }
+    let busy = mounts();
+    if busy.iter().any(|target| target == "/var")
+        && let Err(e) = mount::make_read_only("/var")
+    {
+        log::warning(&format!("make /var read-only: {e}"));
     }
     busy
 }
 
-fn writable_mounts() -> Vec<String> {
+fn mounts() -> Vec<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     mounts_to_end(&text)
 }
 
-/// Targets below `/var`, the newest first: whatever lies elsewhere is memory, or read-only.
+/// Targets to unmount, the newest first: `/var`, what lies below it, and what containers mounted
+/// below `/run`. Their overlays keep the filesystem of `/var` busy even when it is out of sight.
 fn mounts_to_end(mountinfo: &str) -> Vec<String> {
+    let below = |target: &str, parent: &str| {
+        target.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'))
+    };
     let mut targets: Vec<String> = mountinfo
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(unescape)
-        .filter(|target| target == "/var" || target.starts_with("/var/"))
+        .filter(|target| target == "/var" || below(target, "/var") || below(target, "/run"))
         .collect();
     targets.reverse();
     targets
@@ -282,15 +287,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lies_on_the_data_partition_is_unmounted_newest_first() {
+    fn what_keeps_the_data_partition_busy_is_unmounted_newest_first() {
         let mountinfo = "\
             20 1 254:1 / / ro - ext4 /dev/dm-0 ro\n\
             21 20 0:5 / /proc rw - proc proc rw\n\
             22 20 254:9 / /var rw - ext4 /dev/vda9 rw\n\
             23 22 0:50 / /var/lib/docker/overlay2/a\\040b/merged rw - overlay overlay rw\n\
+            26 20 0:52 / /run rw - tmpfs tmpfs rw\n\
             24 20 0:51 / /variety rw - tmpfs tmpfs rw\n\
             25 20 0:4 net:[4026532288] /run/docker/netns/x rw - nsfs nsfs rw\n";
-        assert_eq!(mounts_to_end(mountinfo), ["/var/lib/docker/overlay2/a b/merged", "/var"]);
+        let expected = ["/run/docker/netns/x", "/var/lib/docker/overlay2/a b/merged", "/var"];
+        assert_eq!(mounts_to_end(mountinfo), expected);
         assert_eq!(mounts_to_end(""), [""; 0]);
     }
 

@@ -108,10 +108,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Pid> {
         Some(path) => Some(OpenOptions::new().write(true).open(path.join("cgroup.procs"))?),
         None => None,
     };
-    let oom = match spawn.oom_score_adj {
-        Some(value) => Some(value.to_string()),
-        None => None,
-    };
+    let oom = spawn.oom_score_adj.map(|value| value.to_string());
     let open_files = spawn.open_files;
     let prepare = move || {
         if let Some(procs) = &cgroup {

@@ -21,6 +21,19 @@ pub enum Signal {
     Power,
 }
 
+impl std::fmt::Display for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Signal::Child => "SIGCHLD",
+            Signal::Interrupt => "SIGINT",
+            Signal::Terminate => "SIGTERM",
+            Signal::User1 => "SIGUSR1",
+            Signal::User2 => "SIGUSR2",
+            Signal::Power => "SIGPWR",
+        })
+    }
+}
+
 const SIGNALS: [(libc::c_int, Signal); 6] = [
     (libc::SIGCHLD, Signal::Child),
     (libc::SIGINT, Signal::Interrupt),

@@ -77,7 +77,7 @@ pub fn decode(
 /// An NTP timestamp as time since 1970: the first after `floor`, unless that would be more than
 /// half an era away.
 fn since_1970(timestamp: u64, floor: Duration) -> Option<Duration> {
-    let nanos = (timestamp & 0xffff_ffff) * 1_000_000_000 >> 32;
+    let nanos = ((timestamp & 0xffff_ffff) * 1_000_000_000) >> 32;
     let floor_ntp = floor.as_secs() + EPOCH;
     let ahead = (timestamp >> 32).wrapping_sub(floor_ntp) % ERA;
     let seconds = (ahead < ERA / 2).then_some(floor.as_secs() + ahead)?;

@@ -71,6 +71,8 @@ pub struct WiredLink {
     up: bool,
     carrier: bool,
     has_static: bool,
+    /// The address that was said on the console: renewals are not.
+    said: Option<Ipv4Addr>,
 }
 
 impl WiredLink {
@@ -87,6 +89,7 @@ impl WiredLink {
             up: false,
             carrier: false,
             has_static: false,
+            said: None,
         }
     }
 
@@ -248,7 +251,7 @@ impl WiredLink {
         changed
     }
 
-    fn configure(&self, lease: &Lease, kernel: &mut Requests) {
+    fn configure(&mut self, lease: &Lease, kernel: &mut Requests) {
         let Lease { address, prefix, .. } = lease;
         if self.settings.mtu.is_none()
             && let Some(mtu) = lease.mtu
@@ -266,15 +269,16 @@ impl WiredLink {
                 complain(format_args!("{}: add route to {to}/{prefix}", self.name), &e);
             }
         }
-        let (server, seconds) = (lease.server, lease.duration.as_secs());
-        log::line(&format!(
-            "network: {}: {address}/{prefix} from {server} for {seconds} s",
-            self.name
-        ));
+        if self.said.replace(*address) != Some(*address) {
+            let (server, seconds) = (lease.server, lease.duration.as_secs());
+            let from = format!("{address}/{prefix} from {server} for {seconds} s");
+            log::line(&format!("network: {}: {from}", self.name));
+        }
     }
 
-    fn deconfigure(&self, lease: &Lease, kernel: &mut Requests) {
+    fn deconfigure(&mut self, lease: &Lease, kernel: &mut Requests) {
         log::line(&format!("network: {}: lost {}", self.name, lease.address));
+        self.said = None;
         // Routes first; those that went with the link are not missed.
         for route in self.routes(lease) {
             let _ = kernel.remove_route(&route);

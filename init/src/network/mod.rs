@@ -186,7 +186,7 @@ impl Network {
             log::line(&format!("network: no address after {waited} s, going on without"));
         }
         if status == Status::Up {
-            log::line(&format!("network: up"));
+            log::line("network: up");
         }
         self.said = Some(status);
     }

@@ -252,10 +252,21 @@ impl Client {
                 self.refused(now)
             }
             (
-                State::Rebooting { .. } | State::Renewing { .. } | State::Rebinding { .. },
+                State::Rebooting { lease: old, .. }
+                | State::Renewing { lease: old, .. }
+                | State::Rebinding { lease: old, .. },
                 Kind::Ack,
                 Ok(lease),
-            ) => self.bind(now, lease),
+            ) => {
+                let same = (old.address, old.prefix, &old.routes)
+                    == (lease.address, lease.prefix, &lease.routes);
+                let mut actions = Vec::new();
+                if !same {
+                    actions.push(Action::Deconfigure(old));
+                }
+                actions.extend(self.bind(now, lease));
+                actions
+            }
             (
                 State::Rebooting { lease, .. }
                 | State::Renewing { lease, .. }

@@ -168,6 +168,19 @@ fn a_silent_server_is_given_up_for_any_and_then_the_lease_ends() {
 }
 
 #[test]
+fn a_renewed_lease_with_other_routes_replaces_the_old_one() {
+    let mut client = bound(at(0));
+    let request = sent(&client.step(at(500), Event::Timer));
+    let mut ack = Message::decode(&answer(request.xid, Kind::Ack)).expect("a message");
+    ack.options.insert(option::ROUTER, vec![192, 0, 2, 254]);
+    let actions = client.step(at(500), Event::Received(&ack.encode()));
+    let [Action::Deconfigure(old), Action::Configure(new)] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_ne!(old.routes, new.routes);
+}
+
+#[test]
 fn a_refused_lease_ends_at_once_and_the_search_begins_soon() {
     let mut client = bound(at(0));
     let request = sent(&client.step(at(500), Event::Timer));
