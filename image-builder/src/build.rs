@@ -42,9 +42,6 @@ pub struct Options {
     pub network: Network,
     /// Whether a lock file counts.
     pub locking: Locking,
-    /// Whether to report what was left out of the root. That needs the root, so nothing is
-    /// skipped then.
-    pub report_dropped: bool,
 }
 
 /// Whether a lock file counts.
@@ -65,7 +62,7 @@ pub struct Built {
     pub manifest: Manifest,
     /// Whether anything had to be done.
     pub changed: bool,
-    /// Paths that were left out of the root.
+    /// Paths that were left out of the root; empty when nothing had to be done.
     pub dropped: Vec<String>,
     /// How long each stage took, in order.
     pub timings: Vec<(&'static str, Duration)>,
@@ -105,9 +102,7 @@ pub fn build(
     let name = format!("{}-{}", definition.name, definition.version);
     let image = options.output.join(format!("{name}.raw"));
     let inputs = inputs_key(definition, programs, &resolved.packages, &preloads)?;
-    if !options.report_dropped
-        && let Some(manifest) = unchanged(cache, &inputs, &image)?
-    {
+    if let Some(manifest) = unchanged(cache, &inputs, &image)? {
         clock.lap("compare");
         let timings = clock.timings;
         return Ok(Built { image, manifest, changed: false, dropped: Vec::new(), timings });

@@ -1,24 +1,30 @@
 //! The boot, top to bottom. Each stage is named; what fails says in which one.
 
 use crate::boot_state::BootState;
-use crate::cmdline::Cmdline;
+use crate::cmdline::{Cmdline, hex};
 use crate::disk;
-use crate::error::{Error, On};
+use crate::error::{Error, On, chain};
 use crate::handover::Boot;
 use crate::modules::{self, Modules};
+use crate::supervisor::Supervisor;
 use crate::uefi::Picked;
 use crate::var::{self, Var};
-use crate::{failure, host_config, identity, log, mounts, root};
+use crate::{cgroup, clock, failure, host_config, identity, log, mounts, root, serve};
 use contract::host_config::HostConfig;
-use contract::layout::Partition;
+use contract::layout::{CMDLINE_DEBUG_SHELL, CMDLINE_VERSION, Partition};
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 use sys::uevent::{Uevent, Uevents};
+use sys::watchdog::Watchdog;
 
 /// This program in the real root.
 const NEXT: &str = "/usr/lib/berth/init";
+
+/// A PID 1 that hangs is restarted by the hardware after this long.
+const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// What the initramfs cannot do without, where it is not built in.
 const FIRST_MODULES: [&str; 3] = ["efivarfs", "dm-verity", "ext4"];
@@ -70,6 +76,8 @@ pub struct Host {
 
 /// PID 1 in the real root.
 pub fn real_root() -> Result<Infallible, Error> {
+    // Before any other thread, so that all of them leave signals to it.
+    let supervisor = stage("listen to signals", Supervisor::new)?;
     let boot = stage("take over from the initramfs", Boot::load)?;
     let state = stage("open the boot state", || {
         let state = BootState::at(Path::new(boot.disk.device(Partition::State)?));
@@ -87,27 +95,79 @@ pub fn real_root() -> Result<Infallible, Error> {
         identity::set_machine_id(var_keeps)?;
         identity::set_hostname(config.hostname.as_deref().unwrap_or(identity::DEFAULT_HOSTNAME))
     })?;
-    serve(Host { boot, cmdline, state, var, config })
+    serve(Host { boot, cmdline, state, var, config }, supervisor)
 }
 
 /// Network, clock, runtime, workloads, supervision.
-fn serve(host: Host) -> Result<Infallible, Error> {
-    let slot = host.boot.slot.map_or("-", contract::Slot::name);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let memory: String = status
-        .lines()
-        .filter(|line| line.starts_with("Rss") || line.starts_with("VmRSS"))
-        .collect();
-    log::line(&format!(
-        "storage is ready: slot={slot} root={} var={:?} shell={} hostname={:?} {memory}",
-        host.boot.root_slot,
-        host.var,
-        host.cmdline.has(contract::layout::CMDLINE_DEBUG_SHELL),
-        host.config.hostname,
-    ));
-    host.mark_healthy()?;
+fn serve(host: Host, supervisor: Supervisor) -> Result<Infallible, Error> {
+    if let Var::Unusable(why) = &host.var {
+        return without_var(&host, why);
+    }
+    stage("set up control groups", cgroup::set_up)?;
+    stage("set the clock", clock::apply_floor)?;
+    let facts = serve::Host {
+        slot: host.boot.slot,
+        version: host.cmdline.value(CMDLINE_VERSION).unwrap_or("-").to_owned(),
+        image: hex(&host.cmdline.root_hash()?),
+        config: host.config.clone(),
+        debug_shell: host.cmdline.has(CMDLINE_DEBUG_SHELL),
+    };
+    let mut caretaker = Caretaker { host: &host, watchdog: armed_watchdog() };
+    serve::run(&facts, supervisor, &mut caretaker)
+}
+
+/// Nothing that keeps anything may start. A slot on trial is not to blame for the disk, but it
+/// has not proved itself either; a healthy one stays up for a person to see why.
+fn without_var(host: &Host, why: &str) -> Result<Infallible, Error> {
+    let on_trial = host.boot.slot.map_or(Ok(false), |slot| host.state.is_on_trial(slot))?;
+    if on_trial {
+        return Err(Error::Var(why.to_owned()));
+    }
+    log::warning(&format!("no container is started: /var cannot be used: {why}"));
     loop {
         std::thread::park();
+    }
+}
+
+/// Restarts the machine when PID 1 no longer runs, where there is hardware for it.
+fn armed_watchdog() -> Option<Watchdog> {
+    let armed = Watchdog::arm().and_then(|watchdog| {
+        if let Some(watchdog) = &watchdog {
+            watchdog.set_timeout(WATCHDOG)?;
+        }
+        Ok(watchdog)
+    });
+    armed.unwrap_or_else(|e| {
+        log::warning(&format!("hardware watchdog: {e}"));
+        None
+    })
+}
+
+struct Caretaker<'a> {
+    host: &'a Host,
+    watchdog: Option<Watchdog>,
+}
+
+impl serve::Care for Caretaker<'_> {
+    fn alive(&mut self) {
+        if let Some(watchdog) = &mut self.watchdog
+            && let Err(e) = watchdog.keep_alive()
+        {
+            log::warning(&format!("hardware watchdog: {e}"));
+        }
+    }
+
+    fn ready(&mut self) {
+        if let Err(e) = self.host.mark_healthy() {
+            log::warning(&chain(&e));
+        }
+    }
+
+    fn overdue(&mut self, why: &str) {
+        let Some(slot) = self.host.boot.slot else { return };
+        if self.host.state.is_on_trial(slot).unwrap_or(false) {
+            failure::fail(&Error::Overdue(why.to_owned()));
+        }
     }
 }
 

@@ -59,10 +59,9 @@ pub fn build(args: BuildArgs) -> Result<ExitCode> {
             true => Locking::Require(build::lock_path(&args.definition)),
             false => Locking::Ignore,
         },
-        report_dropped: args.verbose,
     };
     let built = build::build(&definition, &Programs::read()?, &cache, &mirrors, &options)?;
-    for path in &built.dropped {
+    for path in built.dropped.iter().filter(|_| args.verbose) {
         eprintln!("left out: /{path}");
     }
     if args.timings {

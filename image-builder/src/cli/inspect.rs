@@ -1,7 +1,9 @@
 //! `berth inspect`.
 
+use super::print_json;
 use clap::Args;
 use image_builder::error::{ExitCode, Result};
+use image_builder::inspect;
 use std::path::PathBuf;
 
 /// Show what a disk image holds
@@ -19,6 +21,14 @@ pub struct InspectArgs {
 
 /// `berth inspect`
 pub fn inspect(args: InspectArgs) -> Result<ExitCode> {
-    let _ = (args.image, args.verify, args.json);
+    let report = inspect::inspect(&args.image)?;
+    match args.json {
+        true => print_json(&report)?,
+        false => print!("{report}"),
+    }
+    if args.verify {
+        let verified = inspect::verify(&args.image)?;
+        eprintln!("verified: {} checks", verified.checks.len());
+    }
     Ok(ExitCode::Done)
 }

@@ -1,24 +1,92 @@
 //! `berth run`.
 
+use super::SourceArgs;
 use clap::Args;
-use image_builder::error::{ExitCode, Result};
-use std::path::PathBuf;
+use image_builder::build::{self, Locking, Options};
+use image_builder::definition::Definition;
+use image_builder::error::{Error, ExitCode, Result};
+use image_builder::guest::Programs;
+use image_builder::tools::Tools;
+use qemu::run::Outcome;
+use qemu::{Config, Disk, Nic, PortForward};
+use std::path::{Path, PathBuf};
 
-/// Show what a disk image holds
+/// Boot an image in QEMU, through UEFI firmware
+///
+/// The console goes to standard output. Ctrl-C shuts the guest down in order, a second one pulls
+/// the plug.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Disk image
+    /// Disk image, or an image definition (.toml) to build first
     image: PathBuf,
-    /// Recompute every digest, the verity tree and the partition tables
+    /// Let a TCP port of the guest answer on 127.0.0.1
+    #[arg(short, long = "port", value_name = "HOST:GUEST")]
+    port: Vec<PortForward>,
+    /// Memory in MiB
+    #[arg(long, value_name = "M", default_value_t = 2048)]
+    memory: u32,
+    /// Processors
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    cpus: u32,
+    /// How the disk is attached: virtio, nvme, ahci or usb
+    #[arg(long, value_name = "KIND", default_value = "virtio")]
+    disk: Disk,
+    /// Network card: virtio or e1000e
+    #[arg(long, value_name = "KIND", default_value = "virtio")]
+    nic: Nic,
+    /// Host configuration to hand over through the firmware
+    #[arg(long, value_name = "FILE")]
+    host_config: Option<PathBuf>,
+    /// Leave the machine running in the background
     #[arg(long)]
-    verify: bool,
-    /// Print the report as JSON
+    detach: bool,
+    /// Leave the image as it is: nothing that the guest writes is kept
     #[arg(long)]
-    json: bool,
+    ephemeral: bool,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 /// `berth run`
 pub fn run(args: RunArgs) -> Result<ExitCode> {
-    let _ = (args.image, args.verify, args.json);
-    Ok(ExitCode::Done)
+    let cache = args.source.cache()?;
+    let image = match args.image.extension().is_some_and(|e| e == "toml") {
+        true => built(&args.image, &args.source)?,
+        false => args.image.clone(),
+    };
+    let tools = Tools {
+        cache: &cache,
+        mirror: args.source.mirror.as_deref(),
+        network: args.source.network(),
+    };
+    let config = Config {
+        disk: args.disk,
+        nic: args.nic,
+        memory_mib: args.memory,
+        cpus: args.cpus,
+        ports: args.port,
+        host_config: args.host_config,
+        ephemeral: args.ephemeral,
+        ..Config::new(image)
+    };
+    match qemu::run::run(&tools.qemu()?, &config, args.detach)? {
+        Outcome::PoweredOff | Outcome::Stopped | Outcome::Detached(_) => Ok(ExitCode::Done),
+        Outcome::Killed => Err(Error::Program {
+            program: "the machine".into(),
+            message: "the plug was pulled before it had shut down".into(),
+        }),
+    }
+}
+
+fn built(definition: &Path, source: &SourceArgs) -> Result<PathBuf> {
+    let definition = Definition::read(definition, &[])?;
+    let options = Options {
+        output: PathBuf::from("out"),
+        network: source.network(),
+        locking: Locking::Ignore,
+    };
+    let (cache, mirrors) = (source.cache()?, source.mirrors()?);
+    let built = build::build(&definition, &Programs::read()?, &cache, &mirrors, &options)?;
+    eprintln!("image {}", built.image.display());
+    Ok(built.image)
 }
