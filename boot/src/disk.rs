@@ -34,7 +34,9 @@ pub enum NoDisk {
 impl fmt::Display for NoDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoDisk::Origin(fault) => write!(f, "firmware does not tell where it loaded from: {fault}"),
+            NoDisk::Origin(fault) => {
+                write!(f, "firmware does not tell where it loaded from: {fault}")
+            }
             NoDisk::NotAPartition => f.write_str("not loaded from a partition of a disk"),
             NoDisk::Disk(fault) => write!(f, "disk of the own partition: {fault}"),
             NoDisk::Alignment(bytes) => write!(f, "disk wants buffers aligned to {bytes} bytes"),

@@ -170,7 +170,7 @@ impl Fake {
     }
 
     pub fn said(&self) -> Vec<&str> {
-        let said = |e| if let &Event::Said(ref line) = e { Some(line.as_str()) } else { None };
+        let said = |e| if let Event::Said(line) = e { Some(line.as_str()) } else { None };
         self.events.iter().filter_map(said).collect()
     }
 

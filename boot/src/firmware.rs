@@ -123,7 +123,8 @@ impl Firmware {
 
     /// The device that this program was loaded from.
     pub fn own_device(&self) -> Result<Handle, Fault> {
-        let loaded = self.protocol::<LoadedImageProtocol>(self.image, &LoadedImageProtocol::GUID)?;
+        let loaded =
+            self.protocol::<LoadedImageProtocol>(self.image, &LoadedImageProtocol::GUID)?;
         // SAFETY: this GUID stands for that type; it is valid as long as this program runs.
         Ok(unsafe { loaded.as_ref() }.device_handle)
     }

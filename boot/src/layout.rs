@@ -29,7 +29,9 @@ impl Extent {
     fn lba(&self, offset: u64, len: usize) -> Result<u64, Fault> {
         let len = len as u64;
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len());
-        if !inside || !offset.is_multiple_of(self.sector_size) || !len.is_multiple_of(self.sector_size)
+        if !inside
+            || !offset.is_multiple_of(self.sector_size)
+            || !len.is_multiple_of(self.sector_size)
         {
             return Err(Fault::INVALID_PARAMETER);
         }
@@ -130,8 +132,7 @@ pub fn find(machine: &mut impl Machine) -> Result<Layout, NoLayout> {
     let array = &mut array[..ENTRIES_LEN];
     let last = machine.sectors().saturating_sub(1);
     if let Err(primary) = read_table(machine, 1, array) {
-        read_table(machine, last, array)
-            .map_err(|backup| NoLayout::Tables { primary, backup })?;
+        read_table(machine, last, array).map_err(|backup| NoLayout::Tables { primary, backup })?;
         machine.say(format_args!("partition table: {primary}; using the backup"));
     }
     let extent = |partition: Partition| {

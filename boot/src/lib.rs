@@ -12,12 +12,13 @@
 
 pub mod clock;
 pub mod device_path;
+pub mod failure;
 pub mod layout;
 pub mod machine;
 pub mod store;
 
-mod pick;
 #[cfg(test)]
 mod fake;
+mod pick;
 
 pub use pick::pick;

@@ -65,10 +65,12 @@ fn a_trial_is_counted_durably_before_it_starts_and_falls_back_at_zero() {
     }
 }
 
+type Damage = (&'static str, fn(&mut Vec<u8>));
+
 #[test]
 fn a_uki_that_is_not_whole_falls_back_in_the_same_boot() {
     let len = uki(Slot::B).len();
-    let cases: [(&str, fn(&mut Vec<u8>)); 4] = [
+    let cases: [Damage; 4] = [
         ("one bit flipped", |uki| uki[700_000] ^= 4),
         ("last byte changed", |uki| *uki.last_mut().expect("a byte") ^= 0x80),
         ("truncated", |uki| uki[600_000..].fill(0)),
@@ -213,7 +215,8 @@ fn a_trial_that_cannot_be_counted_waits_for_everything_else() {
     let mut fake = Fake::new(512, record(State::Healthy, trial(3)));
     unwritable(&mut fake);
     assert_eq!(fake.boot(), Some(Slot::A));
-    let lines = ["write boot record: device error", "slot b set aside: its start cannot be counted"];
+    let lines =
+        ["write boot record: device error", "slot b set aside: its start cannot be counted"];
     assert_eq!(fake.said()[..2], lines);
     assert_eq!(fake.journal(), lines);
 
@@ -264,9 +267,7 @@ fn slots_given_up_are_started_when_nothing_better_is_left() {
     assert_eq!(fake.boot(), Some(Slot::A));
     assert_eq!(
         fake.said().last(),
-        Some(
-            &"slot a, version 1.0.0, last resort, given up before: runtime did not get ready"
-        )
+        Some(&"slot a, version 1.0.0, last resort, given up before: runtime did not get ready")
     );
     assert_eq!(fake.boot(), Some(Slot::A));
     assert_eq!(fake.writes(), 0, "the same reason is not written again");
@@ -284,10 +285,8 @@ fn the_backup_partition_table_serves() {
         assert_eq!(fake.boot(), None);
         assert_eq!(
             fake.said(),
-            [
-                "nothing is bootable: no partition table: primary: no GPT signature; \
-                 backup: no GPT signature"
-            ]
+            ["nothing is bootable: no partition table: primary: no GPT signature; \
+                 backup: no GPT signature"]
         );
     }
 }

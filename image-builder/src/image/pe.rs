@@ -120,7 +120,9 @@ impl<'a> Elf<'a> {
             let address = header.address - lead + BIAS;
             let mut bytes = vec![0; lead as usize];
             bytes.extend_from_slice(content);
-            if segments.last().is_some_and(|s| (s.address + s.memory).next_multiple_of(PAGE) > address)
+            if segments
+                .last()
+                .is_some_and(|s| (s.address + s.memory).next_multiple_of(PAGE) > address)
             {
                 return Err(bad("segments share a page or are out of order"));
             }
