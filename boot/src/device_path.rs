@@ -63,10 +63,13 @@ mod tests {
         node
     }
 
+    /// (name, path, identity of the partition if it is one)
+    type Case = (&'static str, Vec<u8>, Option<Option<Guid>>);
+
     #[test]
     fn table() {
         let gpt = Some(Guid::from_bytes([7; 16]));
-        let cases: [(&str, Vec<u8>, Option<Option<Guid>>); 7] = [
+        let cases: [Case; 7] = [
             ("GPT partition", [&PCI[..], &hard_drive([2, 2]), &END].concat(), Some(gpt)),
             ("MBR partition", [&PCI[..], &hard_drive([1, 1]), &END].concat(), Some(None)),
             ("whole disk", [&PCI[..], &END].concat(), None),

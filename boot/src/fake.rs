@@ -170,8 +170,13 @@ impl Fake {
     }
 
     pub fn said(&self) -> Vec<&str> {
-        let said = |e| if let &Event::Said(ref line) = e { Some(line.as_str()) } else { None };
-        self.events.iter().filter_map(said).collect()
+        let mut lines = Vec::new();
+        for event in &self.events {
+            if let Event::Said(line) = event {
+                lines.push(line.as_str());
+            }
+        }
+        lines
     }
 
     pub fn writes(&self) -> usize {

@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod device_path;
+pub mod failure;
 pub mod layout;
 pub mod machine;
 pub mod store;

@@ -1,5 +1,6 @@
 //! From a boot record to a started system.
 
+use crate::failure::Failure;
 use crate::layout::{self, Layout};
 use crate::machine::Machine;
 use crate::store::{self, Stored};
@@ -15,17 +16,6 @@ use sha2::{Digest, Sha256};
 /// Bytes that are read at once: large enough that firmware is not the bottleneck, small enough to
 /// be hashed out of the processor's cache.
 const CHUNK: usize = 1 << 20;
-
-type Reason = Text<128>;
-
-macro_rules! reason {
-    ($($argument:tt)*) => {{
-        let mut text = Reason::EMPTY;
-        // A reason that is cut short is better than none.
-        let _ = write!(text, $($argument)*);
-        text
-    }};
-}
 
 /// Starts a slot of this machine's disk. Comes back only when none could be started; why was said
 /// by then.
@@ -50,16 +40,15 @@ pub fn pick<M: Machine>(machine: &mut M) {
             None => {
                 let text =
                     "nothing is bootable: boot record lost, no whole trailer in boot-a, boot-b";
-                machine.say(format_args!("{text}"));
                 store::journal(machine, &layout, None, false, format_args!("{text}"));
-                return;
+                return machine.say(format_args!("{text}"));
             }
         },
     };
-    let reasons = [Reason::new("empty"); 2];
-    let mut run = Run { machine, layout, record, next_offset, reasons };
+    let failures = [Failure::Empty; 2];
+    let mut run = Run { machine, layout, record, next_offset, failures };
     run.slots();
-    let [a, b] = run.reasons;
+    let [a, b] = run.failures;
     run.report(None, false, format_args!("nothing is bootable: slot a: {a}; slot b: {b}"));
 }
 
@@ -68,8 +57,8 @@ fn recover(machine: &mut impl Machine, layout: &Layout) -> Option<Record> {
     let trailers = Slot::ALL.map(|slot| store::read_trailer(machine, layout, slot));
     let record = trailer::recover(trailers)?;
     let text = format_args!("boot record lost: slots are known from their own partitions");
-    machine.say(text);
     store::journal(machine, layout, None, false, text);
+    machine.say(text);
     Some(record)
 }
 
@@ -79,7 +68,7 @@ struct Run<'m, M> {
     record: Record,
     /// Where the next record goes; `None` when none is to be written.
     next_offset: Option<u64>,
-    reasons: [Reason; 2],
+    failures: [Failure; 2],
 }
 
 impl<M: Machine> Run<'_, M> {
@@ -111,20 +100,20 @@ impl<M: Machine> Run<'_, M> {
                 }
                 self.adopt(next, written);
             }
-            let reason = self.start(choice);
+            let failure = self.start(choice);
             failed[slot.index()] = true;
-            self.reasons[slot.index()] = reason;
-            self.give_up(slot, reason);
+            self.failures[slot.index()] = failure;
+            self.give_up(slot, failure);
         }
     }
 
     /// Checks and starts a slot. Comes back with the reason why that did not work.
-    fn start(&mut self, Choice { slot, why, .. }: Choice) -> Reason {
+    fn start(&mut self, Choice { slot, why, .. }: Choice) -> Failure {
         self.machine.rearm_watchdog();
         let SlotEntry { version, reason, .. } = self.record[slot];
         let image = match self.load(slot) {
             Ok(image) => image,
-            Err(reason) => return reason,
+            Err(failure) => return failure,
         };
         match why {
             Why::Healthy => {
@@ -141,45 +130,41 @@ impl<M: Machine> Run<'_, M> {
                 "slot {slot}, version {version}, last resort, given up before: {reason}"
             )),
         }
-        let fault = self.machine.start(slot, image);
-        reason!("UKI was started and came back: {fault}")
+        Failure::CameBack(self.machine.start(slot, image))
     }
 
     /// Reads the UKI of `slot`, checks it against the record, and hands it to the firmware, which
     /// would accept half a UKI and stop dead in it.
-    fn load(&mut self, slot: Slot) -> Result<M::Image, Reason> {
+    fn load(&mut self, slot: Slot) -> Result<M::Image, Failure> {
         let Some(boot) = self.layout.boot[slot.index()] else {
-            return Err(reason!("there is no partition boot-{slot}"));
+            return Err(Failure::NoPartition(slot));
         };
         let SlotEntry { uki_len, uki_sha256, .. } = self.record[slot];
         let room = boot.len().saturating_sub(BLOCK as u64);
         let len = match usize::try_from(uki_len) {
             Ok(len) if len > 0 && uki_len <= room => len,
-            _ => return Err(reason!("UKI of {uki_len} bytes cannot be in boot-{slot}")),
+            _ => return Err(Failure::Length(uki_len, slot)),
         };
-        let mut pages = match self.machine.pages(len) {
-            Ok(pages) => pages,
-            Err(fault) => return Err(reason!("no memory for a UKI of {len} bytes: {fault}")),
-        };
+        let mut pages = self.machine.pages(len).map_err(|fault| Failure::Memory(len, fault))?;
         let mut hasher = Sha256::new();
         // Whole blocks: the last one reaches into the room of the trailer at most.
         for at in (0..len).step_by(CHUNK) {
             let end = (at + CHUNK).min(len.next_multiple_of(BLOCK));
-            if let Err(fault) = boot.read(self.machine, at as u64, &mut pages[at..end]) {
-                return Err(reason!("read boot-{slot} at byte {at}: {fault}"));
-            }
+            boot.read(self.machine, at as u64, &mut pages[at..end])
+                .map_err(|fault| Failure::Read(slot, at, fault))?;
             hasher.update(&pages[at..end.min(len)]);
         }
         if hasher.finalize()[..] != uki_sha256[..] {
-            return Err(Reason::new("UKI does not match its SHA-256"));
+            return Err(Failure::Digest);
         }
-        self.machine
-            .load(&pages[..len])
-            .map_err(|fault| reason!("firmware does not load the UKI: {fault}"))
+        self.machine.load(&pages[..len]).map_err(Failure::Load)
     }
 
-    /// Gives `slot` up for `reason`; writes the record only when that is new.
-    fn give_up(&mut self, slot: Slot, reason: Reason) {
+    /// Gives `slot` up; writes the record only when that is new.
+    fn give_up(&mut self, slot: Slot, failure: Failure) {
+        let mut reason = Text::<128>::EMPTY;
+        // A reason that is cut short is better than none.
+        let _ = write!(reason, "{failure}");
         let mut next = self.record;
         next.give_up(slot, reason.as_str());
         let changed = next != self.record;
@@ -224,10 +209,10 @@ impl<M: Machine> Run<'_, M> {
         }
     }
 
-    /// Says and journals `text`.
+    /// Journals and says `text`, in this order: what one reads on the console is on the disk.
     fn report(&mut self, slot: Option<Slot>, anew: bool, text: fmt::Arguments) {
-        self.machine.say(text);
         store::journal(self.machine, &self.layout, slot, anew, text);
+        self.machine.say(text);
     }
 }
 

@@ -65,10 +65,12 @@ fn a_trial_is_counted_durably_before_it_starts_and_falls_back_at_zero() {
     }
 }
 
+type Damage = (&'static str, fn(&mut Vec<u8>));
+
 #[test]
 fn a_uki_that_is_not_whole_falls_back_in_the_same_boot() {
     let len = uki(Slot::B).len();
-    let cases: [(&str, fn(&mut Vec<u8>)); 4] = [
+    let cases: [Damage; 4] = [
         ("one bit flipped", |uki| uki[700_000] ^= 4),
         ("last byte changed", |uki| *uki.last_mut().expect("a byte") ^= 0x80),
         ("truncated", |uki| uki[600_000..].fill(0)),

@@ -130,9 +130,11 @@ fn blocks_of_relocations_are_whole_words() {
     assert_eq!(bytes, expected.map(u16::to_le_bytes).concat());
 }
 
+type Case = (&'static str, fn(&mut Vec<u8>));
+
 #[test]
 fn what_firmware_could_not_run_is_refused() {
-    let cases: [(&str, fn(&mut Vec<u8>)); 14] = [
+    let cases: [Case; 14] = [
         ("shorter than its header", |e| e.truncate(63)),
         ("not a position-independent program", |e| e[0] = 0),
         ("not a position-independent program", |e| e[16] = 2),
