@@ -20,8 +20,8 @@ const HASHES_PER_BLOCK: u64 = (BLOCK / HASH_LEN) as u64;
 const SIGNATURE: [u8; 8] = *b"verity\0\0";
 /// How much of the data is read at once by each thread.
 const CHUNK_BLOCKS: u64 = 256;
-/// The largest filesystem that is believed: 64 GiB, whose tree has 512 MiB.
-const MAX_DATA_BLOCKS: u64 = 1 << 24;
+/// The largest filesystem that is believed: 16 GiB, whose tree takes 129 MiB of memory to check.
+const MAX_DATA_BLOCKS: u64 = 1 << 22;
 
 /// What a tree is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
