@@ -3,14 +3,12 @@
 //! In the kernel's log they have level 7 (debug), which the kernel does not print on the console
 //! by itself; so no line stands there twice.
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
-/// A console that takes nothing for so long (a terminal stopped with Ctrl-S) is passed over.
-const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// A console that takes nothing for so long is passed over.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest text of one line, in bytes. The kernel's log takes no more than 1024.
 const LONGEST: usize = 900;
@@ -18,7 +16,8 @@ const LONGEST: usize = 900;
 /// Writes one line to the console and to the kernel's log.
 pub fn line(text: &str) {
     let text = printable(text);
-    console(&format!("berth: {text}\r\n"));
+    // A host without a console, or with one that hangs, boots all the same.
+    let _ = sys::console::write(format!("berth: {text}\r\n").as_bytes(), PATIENCE);
     kernel(&text);
 }
 
@@ -48,28 +47,6 @@ fn printable(text: &str) -> String {
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     out.truncate(out.floor_char_boundary(LONGEST));
     out
-}
-
-fn console(text: &str) {
-    let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits() as i32;
-    let Ok(console) = OpenOptions::new().write(true).custom_flags(flags).open("/dev/console")
-    else {
-        return;
-    };
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        match (&console).write(rest) {
-            Ok(written) if written > 0 => rest = &rest[written..],
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                let mut ready = [PollFd::new(&console, PollFlags::OUT)];
-                if !matches!(poll(&mut ready, Some(&PATIENCE)), Ok(1)) {
-                    return;
-                }
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            _ => return,
-        }
-    }
 }
 
 fn kernel(text: &str) {

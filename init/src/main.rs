@@ -1,56 +1,58 @@
 //! PID 1 of a Berth host.
+//!
+//! One static program with three roles: `/init` of the initramfs, PID 1 of the real root, and
+//! `modprobe` for the kernel.
 
+mod boot_state;
 mod cgroup;
 mod clock;
+mod cmdline;
 mod debug_shell;
+mod disk;
 mod error;
+mod ext4;
+mod failure;
+mod handover;
+mod host_config;
+mod identity;
+mod layers;
 mod log;
+mod modules;
+mod mounts;
 mod network;
 mod power;
 mod random;
+mod root;
 mod runtime;
 mod serve;
 mod shutdown;
+mod stages;
 mod supervisor;
+mod table;
+mod tool;
+mod uefi;
+mod var;
+mod verity;
 mod workload;
 
-use contract::host_config::Raw;
-use contract::layout;
-use serve::{Care, Host};
+use std::process::ExitCode;
 
-struct Nobody;
-impl Care for Nobody {
-    fn alive(&mut self) {}
-    fn ready(&mut self) {}
-    fn overdue(&mut self, _: &str) {}
+fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    let name = arguments.next().unwrap_or_default();
+    match (name.rsplit('/').next().unwrap_or_default(), std::process::id()) {
+        ("modprobe", _) => modules::modprobe(&arguments.collect::<Vec<_>>()).into(),
+        (_, 1) => boot(&name),
+        _ => {
+            eprintln!("error: {name} is PID 1 of a Berth host and does nothing else");
+            ExitCode::from(2)
+        }
+    }
 }
 
-fn main() {
-    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let word = |key: &str| {
-        let words = cmdline.split_whitespace();
-        words.filter_map(|w| w.strip_prefix(key)?.strip_prefix('=')).next_back().map(str::to_owned)
-    };
-    let text = std::fs::read_to_string("/run/berth/host.toml").unwrap_or_default();
-    let config = Raw::parse("host.toml", &text).and_then(|raw| raw.validate("host.toml"));
-    let config = config.unwrap_or_else(|e| {
-        log::line(&e.to_string());
-        Raw::default().validate("").expect("valid")
-    });
-    let version = word(layout::CMDLINE_VERSION).unwrap_or_else(|| "0".into());
-    let host = Host {
-        slot: None,
-        image: version.clone(),
-        version,
-        config,
-        debug_shell: cmdline.split_whitespace().any(|w| w == layout::CMDLINE_DEBUG_SHELL),
-    };
-    let result = supervisor::Supervisor::new().and_then(|supervisor| {
-        cgroup::set_up()?;
-        clock::apply_floor()?;
-        serve::run(&host, supervisor, &mut Nobody)
-    });
-    let Err(e) = result;
-    log::line(&error::chain(&e));
-    std::thread::sleep(std::time::Duration::from_secs(5));
+fn boot(name: &str) -> ! {
+    failure::catch_panics();
+    // The kernel starts `/init` of an initramfs by this name; the real root's lies elsewhere.
+    let Err(error) = if name == "/init" { stages::initramfs() } else { stages::real_root() };
+    failure::fail(&error)
 }

@@ -13,7 +13,6 @@ const DEV_CREATE: u8 = 3;
 const DEV_REMOVE: u8 = 4;
 const DEV_SUSPEND: u8 = 6;
 const TABLE_LOAD: u8 = 9;
-const TABLE_STATUS: u8 = 12;
 
 const READ_ONLY: u32 = 1;
 
@@ -140,34 +139,11 @@ pub fn create_read_only(name: &str, target: &Target) -> io::Result<Device> {
 }
 
 impl Device {
-    /// Finds the device `name` that was created before.
-    pub fn find(name: &str) -> io::Result<Device> {
-        let control = File::options().read(true).write(true).open(CONTROL)?;
-        let device = Device { control, name: name.to_owned(), number: 0 };
-        let number = device.request_status()?.header.dev;
-        Ok(Device { number, ..device })
-    }
-
     /// The device node that devtmpfs has made.
     pub fn node(&self) -> String {
         // The kernel's `huge_encode_dev`: minor bits 0..8 and 20..32 around the major number.
         let minor = self.number & 0xff | (self.number >> 12) & 0xfff00;
         format!("/dev/dm-{minor}")
-    }
-
-    /// What the target says of itself. dm-verity: `V` while every block that was read was right,
-    /// `C` from the first corrupt one on.
-    pub fn status(&self) -> io::Result<String> {
-        let request = self.request_status()?;
-        let text = &request.payload[TARGET_LEN..];
-        let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
-        Ok(String::from_utf8_lossy(&text[..end]).into_owned())
-    }
-
-    fn request_status(&self) -> io::Result<Request> {
-        let mut request = Request::new(&self.name, 0)?;
-        request.send::<{ code(TABLE_STATUS) }>(&self.control)?;
-        Ok(request)
     }
 
     /// Removes the device.

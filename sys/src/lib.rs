@@ -6,8 +6,10 @@
 
 pub mod block;
 pub mod clock;
+pub mod console;
 pub mod dm;
 pub mod ext4;
+pub mod file;
 pub mod input;
 pub mod module;
 pub mod mount;

@@ -1,0 +1,214 @@
+//! The boot, top to bottom. Each stage is named; what fails says in which one.
+
+use crate::boot_state::BootState;
+use crate::cmdline::Cmdline;
+use crate::disk;
+use crate::error::{Error, On, chain};
+use crate::handover::Boot;
+use crate::modules::{self, Modules};
+use crate::serve::{self, Care};
+use crate::supervisor::Supervisor;
+use crate::uefi::Picked;
+use crate::var::{self, Var};
+use crate::{cgroup, clock, failure, host_config, identity, log, mounts, root};
+use contract::host_config::HostConfig;
+use contract::layout::{CMDLINE_DEBUG_SHELL, CMDLINE_ROOT_HASH, CMDLINE_VERSION, Partition};
+use std::convert::Infallible;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use sys::uevent::{Uevent, Uevents};
+use sys::watchdog::Watchdog;
+
+/// This program in the real root.
+const NEXT: &str = "/usr/lib/berth/init";
+
+/// What the initramfs cannot do without, where it is not built in.
+const FIRST_MODULES: [&str; 3] = ["efivarfs", "dm-verity", "ext4"];
+
+/// PID 1 in the initramfs: from nothing to the verified root.
+pub fn initramfs() -> Result<Infallible, Error> {
+    stage("mount the kernel's filesystems", mounts::first)?;
+    log::unlimited();
+    let cmdline = stage("read the kernel command line", Cmdline::read)?;
+    let mut modules = stage("load modules", || {
+        let mut modules = Modules::open()?;
+        modules.load_always(&FIRST_MODULES)?;
+        Ok(modules)
+    })?;
+    let picked = stage("read what the slot picker says", || {
+        mounts::firmware_variables()?;
+        Ok(Picked::read())
+    })?;
+    let disk = stage("find the disk", || disk::find(&mut modules, picked.esp))?;
+    stage("open the boot state", || {
+        failure::know(&BootState::at(Path::new(disk.device(Partition::State)?)), picked.slot);
+        Ok(())
+    })?;
+    let root_slot = stage("mount the root filesystem", || {
+        root::mount_root(&disk, &cmdline.root_hash()?, picked.slot)
+    })?;
+    stage("enter the root filesystem", || {
+        Boot { slot: picked.slot, root_slot, disk }.store()?;
+        drop(modules);
+        mounts::move_to(root::MOUNT_POINT)?;
+        sys::mount::switch_root(root::MOUNT_POINT).on("change to", root::MOUNT_POINT)?;
+        Err(Command::new(NEXT).exec()).on("start", NEXT)
+    })
+}
+
+/// A host whose disks and configuration are ready.
+pub struct Host {
+    /// How it was started.
+    pub boot: Boot,
+    /// The kernel command line.
+    pub cmdline: Cmdline,
+    /// Boot record and boot journal.
+    pub state: BootState,
+    /// What became of `/var`. Nothing that keeps anything may start unless it is ready.
+    pub var: Var,
+    /// What this host is told.
+    pub config: HostConfig,
+}
+
+/// PID 1 in the real root.
+pub fn real_root() -> Result<Infallible, Error> {
+    // Before there is a second thread, which would take signals away from the first.
+    let supervisor = stage("listen to signals", Supervisor::new)?;
+    let boot = stage("take over from the initramfs", Boot::load)?;
+    let state = stage("open the boot state", || {
+        let state = BootState::at(Path::new(boot.disk.device(Partition::State)?));
+        failure::know(&state, boot.slot);
+        Ok(state)
+    })?;
+    let cmdline = stage("read the kernel command line", Cmdline::read)?;
+    stage("mount the kernel's other filesystems", mounts::second)?;
+    stage("load modules for this machine", || load_modules(&boot, &state))?;
+    let var = stage("prepare /var", || var::mount_var(&boot.disk, &state, boot.slot))?;
+    let var_keeps = matches!(var, Var::Ready { .. });
+    let config =
+        stage("read the host configuration", || Ok(host_config::load(&boot.disk, var_keeps)))?;
+    stage("take an identity", || {
+        identity::set_machine_id(var_keeps)?;
+        identity::set_hostname(config.hostname.as_deref().unwrap_or(identity::DEFAULT_HOSTNAME))
+    })?;
+    serve(Host { boot, cmdline, state, var, config }, supervisor)
+}
+
+/// Network, clock, runtime, workloads: everything at once, until told to stop.
+fn serve(host: Host, supervisor: Supervisor) -> Result<Infallible, Error> {
+    stage("set up control groups", cgroup::set_up)?;
+    stage("set the clock forward", clock::apply_floor)?;
+    let version = host.cmdline.value(CMDLINE_VERSION).unwrap_or("unknown").to_owned();
+    let asked = serve::Host {
+        slot: host.boot.slot,
+        image: host.cmdline.value(CMDLINE_ROOT_HASH).unwrap_or(&version).to_owned(),
+        version,
+        config: host.config.clone(),
+        var_problem: match &host.var {
+            Var::Ready { .. } => None,
+            Var::Unusable(why) => Some(why.clone()),
+        },
+        debug_shell: host.cmdline.has(CMDLINE_DEBUG_SHELL),
+    };
+    let watchdog = arm_watchdog().unwrap_or_else(|e| {
+        log::warning(&chain(&e));
+        None
+    });
+    serve::run(&asked, supervisor, &mut Keeper { host, watchdog })
+}
+
+/// PID 1 tells the watchdog every few seconds that it is well. The time between two such words can
+/// grow while disks are flushed at the end.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn arm_watchdog() -> Result<Option<Watchdog>, Error> {
+    let Some(watchdog) = Watchdog::arm().on("arm", "the watchdog")? else { return Ok(None) };
+    watchdog.set_timeout(WATCHDOG).on("set the timeout of", "the watchdog")?;
+    Ok(Some(watchdog))
+}
+
+/// Who is told how the boot goes: the watchdog and the boot record.
+struct Keeper {
+    host: Host,
+    watchdog: Option<Watchdog>,
+}
+
+impl Care for Keeper {
+    fn alive(&mut self) {
+        if let Some(watchdog) = &mut self.watchdog
+            && let Err(e) = watchdog.keep_alive()
+        {
+            log::warning(&format!("watchdog: {e}"));
+            self.watchdog = None;
+        }
+    }
+
+    fn ready(&mut self) {
+        if let Err(e) = self.host.mark_healthy() {
+            log::warning(&chain(&e));
+        }
+    }
+
+    /// A slot on trial has failed it; one that was healthy before goes on trying.
+    fn overdue(&mut self, why: &str) {
+        let on_trial = self.host.boot.slot.map(|slot| self.host.state.is_on_trial(slot));
+        if matches!(on_trial, Some(Ok(true))) {
+            failure::fail(&Error::Overdue(why.to_owned()));
+        }
+    }
+}
+
+impl Host {
+    /// Everything that was asked for runs: ends the trial of the slot that was started.
+    pub fn mark_healthy(&self) -> Result<(), Error> {
+        let Some(slot) = self.boot.slot else { return Ok(()) };
+        if self.state.mark_healthy(slot)? {
+            log::line(&format!("slot {slot} is healthy"));
+            self.state.journal(Some(slot), "healthy")?;
+        }
+        Ok(())
+    }
+}
+
+fn load_modules(boot: &Boot, state: &BootState) -> Result<(), Error> {
+    // Opened before the first look, so that no device is missed between look and listening.
+    let uevents = Uevents::open().on("listen to", "the kernel's device events")?;
+    modules::load_all(&host_config::MODULES)?;
+    let (state, slot) = (state.clone(), boot.slot);
+    let mut noted = Vec::new();
+    modules::follow(uevents, move |event| note_corruption(event, &mut noted, &state, slot));
+    Ok(())
+}
+
+/// A block of the root that does not match its hash: the program that needed it gets an I/O error
+/// and is started again; here it is only made known.
+fn note_corruption(
+    event: &Uevent,
+    noted: &mut Vec<String>,
+    state: &BootState,
+    slot: Option<contract::Slot>,
+) {
+    /// Enough to know; the journal is a ring that holds other things too.
+    const MOST: usize = 8;
+    let Some(block) = event.get("DM_VERITY_ERR_BLOCK_NR") else { return };
+    if noted.len() == MOST || noted.iter().any(|known| known == block) {
+        return;
+    }
+    noted.push(block.to_owned());
+    // `0,17` is data block 17, `1,3` is block 3 of the hash tree.
+    let text = format!("the root filesystem is corrupt: block {block}");
+    log::warning(&text);
+    if let Err(e) = state.journal(slot, &text) {
+        log::warning(&crate::error::chain(&e));
+    }
+}
+
+fn stage<T>(name: &'static str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let result = work().map_err(|source| Error::Stage { stage: name, source: Box::new(source) })?;
+    // Seconds since the kernel started.
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    log::detail(&format!("{name}: done at {}", uptime.split(' ').next().unwrap_or("?")));
+    Ok(result)
+}
