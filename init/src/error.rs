@@ -46,6 +46,9 @@ pub enum Error {
     /// `/var` cannot be used.
     #[error("/var cannot be used: {0}")]
     Var(String),
+    /// The boot took too long.
+    #[error("not everything that was asked for runs: {0}")]
+    Overdue(String),
     /// A stage of the boot failed.
     #[error("{stage}")]
     Stage {

@@ -4,7 +4,10 @@
 //! `modprobe` for the kernel.
 
 mod boot_state;
+mod cgroup;
+mod clock;
 mod cmdline;
+mod debug_shell;
 mod disk;
 mod error;
 mod ext4;
@@ -16,13 +19,21 @@ mod layers;
 mod log;
 mod modules;
 mod mounts;
+mod network;
+mod power;
+mod random;
 mod root;
+mod runtime;
+mod serve;
+mod shutdown;
 mod stages;
+mod supervisor;
 mod table;
 mod tool;
 mod uefi;
 mod var;
 mod verity;
+mod workload;
 
 use std::process::ExitCode;
 

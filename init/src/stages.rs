@@ -3,19 +3,23 @@
 use crate::boot_state::BootState;
 use crate::cmdline::Cmdline;
 use crate::disk;
-use crate::error::{Error, On};
+use crate::error::{Error, On, chain};
 use crate::handover::Boot;
 use crate::modules::{self, Modules};
+use crate::serve::{self, Care};
+use crate::supervisor::Supervisor;
 use crate::uefi::Picked;
 use crate::var::{self, Var};
-use crate::{failure, host_config, identity, log, mounts, root};
+use crate::{cgroup, clock, failure, host_config, identity, log, mounts, root};
 use contract::host_config::HostConfig;
-use contract::layout::Partition;
+use contract::layout::{CMDLINE_DEBUG_SHELL, CMDLINE_ROOT_HASH, CMDLINE_VERSION, Partition};
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 use sys::uevent::{Uevent, Uevents};
+use sys::watchdog::Watchdog;
 
 /// This program in the real root.
 const NEXT: &str = "/usr/lib/berth/init";
@@ -70,6 +74,8 @@ pub struct Host {
 
 /// PID 1 in the real root.
 pub fn real_root() -> Result<Infallible, Error> {
+    // Before there is a second thread, which would take signals away from the first.
+    let supervisor = stage("listen to signals", Supervisor::new)?;
     let boot = stage("take over from the initramfs", Boot::load)?;
     let state = stage("open the boot state", || {
         let state = BootState::at(Path::new(boot.disk.device(Partition::State)?));
@@ -87,27 +93,70 @@ pub fn real_root() -> Result<Infallible, Error> {
         identity::set_machine_id(var_keeps)?;
         identity::set_hostname(config.hostname.as_deref().unwrap_or(identity::DEFAULT_HOSTNAME))
     })?;
-    serve(Host { boot, cmdline, state, var, config })
+    serve(Host { boot, cmdline, state, var, config }, supervisor)
 }
 
-/// Network, clock, runtime, workloads, supervision.
-fn serve(host: Host) -> Result<Infallible, Error> {
-    let slot = host.boot.slot.map_or("-", contract::Slot::name);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let memory: String = status
-        .lines()
-        .filter(|line| line.starts_with("Rss") || line.starts_with("VmRSS"))
-        .collect();
-    log::line(&format!(
-        "storage is ready: slot={slot} root={} var={:?} shell={} hostname={:?} {memory}",
-        host.boot.root_slot,
-        host.var,
-        host.cmdline.has(contract::layout::CMDLINE_DEBUG_SHELL),
-        host.config.hostname,
-    ));
-    host.mark_healthy()?;
-    loop {
-        std::thread::park();
+/// Network, clock, runtime, workloads: everything at once, until told to stop.
+fn serve(host: Host, supervisor: Supervisor) -> Result<Infallible, Error> {
+    stage("set up control groups", cgroup::set_up)?;
+    stage("set the clock forward", clock::apply_floor)?;
+    let version = host.cmdline.value(CMDLINE_VERSION).unwrap_or("unknown").to_owned();
+    let asked = serve::Host {
+        slot: host.boot.slot,
+        image: host.cmdline.value(CMDLINE_ROOT_HASH).unwrap_or(&version).to_owned(),
+        version,
+        config: host.config.clone(),
+        var_problem: match &host.var {
+            Var::Ready { .. } => None,
+            Var::Unusable(why) => Some(why.clone()),
+        },
+        debug_shell: host.cmdline.has(CMDLINE_DEBUG_SHELL),
+    };
+    let watchdog = arm_watchdog().unwrap_or_else(|e| {
+        log::warning(&chain(&e));
+        None
+    });
+    serve::run(&asked, supervisor, &mut Keeper { host, watchdog })
+}
+
+/// PID 1 tells the watchdog every few seconds that it is well. The time between two such words can
+/// grow while disks are flushed at the end.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn arm_watchdog() -> Result<Option<Watchdog>, Error> {
+    let Some(watchdog) = Watchdog::arm().on("arm", "the watchdog")? else { return Ok(None) };
+    watchdog.set_timeout(WATCHDOG).on("set the timeout of", "the watchdog")?;
+    Ok(Some(watchdog))
+}
+
+/// Who is told how the boot goes: the watchdog and the boot record.
+struct Keeper {
+    host: Host,
+    watchdog: Option<Watchdog>,
+}
+
+impl Care for Keeper {
+    fn alive(&mut self) {
+        if let Some(watchdog) = &mut self.watchdog
+            && let Err(e) = watchdog.keep_alive()
+        {
+            log::warning(&format!("watchdog: {e}"));
+            self.watchdog = None;
+        }
+    }
+
+    fn ready(&mut self) {
+        if let Err(e) = self.host.mark_healthy() {
+            log::warning(&chain(&e));
+        }
+    }
+
+    /// A slot on trial has failed it; one that was healthy before goes on trying.
+    fn overdue(&mut self, why: &str) {
+        let on_trial = self.host.boot.slot.map(|slot| self.host.state.is_on_trial(slot));
+        if matches!(on_trial, Some(Ok(true))) {
+            failure::fail(&Error::Overdue(why.to_owned()));
+        }
     }
 }
 

@@ -5,12 +5,20 @@
 #![allow(unsafe_code)]
 
 pub mod block;
+pub mod clock;
 pub mod console;
 pub mod dm;
 pub mod ext4;
 pub mod file;
+pub mod input;
 pub mod module;
 pub mod mount;
+pub mod netlink;
+pub mod packet;
+pub mod poll;
+pub mod process;
 pub mod reboot;
+pub mod signal;
+pub mod terminal;
 pub mod uevent;
 pub mod watchdog;

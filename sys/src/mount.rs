@@ -55,6 +55,12 @@ pub fn detach(target: &str) -> io::Result<()> {
     Ok(rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?)
 }
 
+/// Forbids writing to the filesystem mounted at `target`, upon which it is clean on its disk.
+/// `Busy` when a file of it is open for writing.
+pub fn make_read_only(target: &str) -> io::Result<()> {
+    Ok(rustix::mount::mount_remount(target, MountFlags::RDONLY, c"")?)
+}
+
 /// Moves the mount at `from` to the directory `to`.
 pub fn move_mount(from: &str, to: &str) -> io::Result<()> {
     Ok(rustix::mount::mount_move(from, to)?)

@@ -1,0 +1,47 @@
+//! Kernel settings of a container host, in one table.
+
+use std::path::PathBuf;
+
+/// Path below `/proc/sys`, value, reason. Order matters: forwarding resets settings of its family.
+const SETTINGS: [(&str, &str, &str); 22] = [
+    ("kernel/panic", "10", "reboot ten seconds after a panic: nobody sits at the console"),
+    ("kernel/panic_on_oops", "1", "a kernel that has lost its footing must not go on writing"),
+    ("kernel/printk", "4 4 1 7", "the console is for what a person must see"),
+    ("kernel/pid_max", "4194304", "many containers, many threads"),
+    ("kernel/kptr_restrict", "1", "kernel addresses are not for containers"),
+    ("kernel/dmesg_restrict", "1", "nor is the kernel's log"),
+    ("kernel/unprivileged_bpf_disabled", "1", "attack surface that no container needs"),
+    ("fs/protected_hardlinks", "1", "kernel default is off"),
+    ("fs/protected_symlinks", "1", "kernel default is off"),
+    ("fs/inotify/max_user_instances", "8192", "counted per user, and containers share root's"),
+    ("vm/max_map_count", "1048576", "databases and search engines in containers ask for it"),
+    ("net/ipv4/ip_forward", "1", "containers reach the network through the host"),
+    ("net/ipv4/conf/all/rp_filter", "2", "drop forged sources, allow several links (RFC 3704)"),
+    ("net/ipv4/conf/default/rp_filter", "2", "the same for links to come"),
+    ("net/ipv4/conf/all/accept_redirects", "0", "routes come from DHCP or the configuration"),
+    ("net/ipv4/conf/default/accept_redirects", "0", "the same for links to come"),
+    ("net/ipv4/conf/all/send_redirects", "0", "a host is not its neighbours' router"),
+    ("net/ipv6/conf/all/accept_redirects", "0", "as for IPv4"),
+    ("net/ipv6/conf/default/accept_redirects", "0", "as for IPv4"),
+    // Wired links get 2 when they are taken: bridges would believe what containers advertise.
+    ("net/ipv6/conf/default/accept_ra", "0", "containers must not tell the host its routes"),
+    ("net/bridge/bridge-nf-call-iptables", "1", "Docker's rules see traffic between containers"),
+    ("net/bridge/bridge-nf-call-ip6tables", "1", "the same for IPv6"),
+];
+
+/// Applies the table. Returns the settings that this kernel does not have, or that failed.
+pub fn apply() -> Vec<&'static str> {
+    SETTINGS.iter().filter(|(name, value, _)| !set(name, value)).map(|(name, ..)| *name).collect()
+}
+
+/// Lets the kernel configure IPv6 of a wired link from what routers advertise, even though it
+/// forwards packets itself once Docker asks for IPv6.
+pub fn accept_advertisements(link: &str) {
+    // A kernel without IPv6 has no such file, and nothing to configure.
+    set(&format!("net/ipv6/conf/{link}/accept_ra"), "2");
+    set(&format!("net/ipv6/conf/{link}/autoconf"), "1");
+}
+
+fn set(name: &str, value: &str) -> bool {
+    std::fs::write(PathBuf::from("/proc/sys").join(name), value).is_ok()
+}

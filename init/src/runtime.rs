@@ -1,0 +1,208 @@
+//! The container runtime: containerd, and dockerd above it where the image has Docker.
+
+use crate::error::{Error, On};
+use crate::supervisor::lifecycle::Limits;
+use crate::supervisor::{Program, Service};
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// Name of containerd as a service.
+pub const CONTAINERD: &str = "containerd";
+/// Name of dockerd as a service.
+pub const DOCKERD: &str = "dockerd";
+
+const CONTAINERD_PATH: &str = "/usr/bin/containerd";
+const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+const DOCKERD_PATH: &str = "/usr/sbin/dockerd";
+const DOCKER_HOST: &str = "unix:///run/docker.sock";
+/// An image may bring a configuration of its own.
+const IMAGE_DOCKER_CONFIG: &str = "/etc/docker/daemon.json";
+const DOCKER_CONFIG: &str = "/run/berth/docker.json";
+const CONTAINERD_CONFIG: &str = "/run/berth/containerd.toml";
+
+/// Which runtime an image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// containerd alone.
+    Containerd,
+    /// Docker Engine above containerd.
+    Docker,
+}
+
+impl Runtime {
+    /// What this image has.
+    pub fn detect() -> Result<Runtime, Error> {
+        if Path::new(DOCKERD_PATH).exists() {
+            return Ok(Runtime::Docker);
+        }
+        fs::metadata(CONTAINERD_PATH).on("find", CONTAINERD_PATH)?;
+        Ok(Runtime::Containerd)
+    }
+
+    /// Its name on the console.
+    pub fn name(self) -> &'static str {
+        match self {
+            Runtime::Containerd => "containerd",
+            Runtime::Docker => "docker",
+        }
+    }
+
+    /// The daemon that is ready last.
+    pub fn daemon(self) -> &'static str {
+        match self {
+            Runtime::Containerd => CONTAINERD,
+            Runtime::Docker => DOCKERD,
+        }
+    }
+}
+
+/// containerd, with its configuration written.
+pub fn containerd() -> Result<Service, Error> {
+    fs::write(CONTAINERD_CONFIG, containerd_config()).on("write", CONTAINERD_CONFIG)?;
+    let args = ["--config", CONTAINERD_CONFIG].map(str::to_owned).into();
+    Ok(Service {
+        name: CONTAINERD,
+        program: Program { path: CONTAINERD_PATH.into(), args, env: vec![] },
+        oom_score_adj: -999,
+        limits: Limits { ready: Duration::from_secs(120), stop: Duration::from_secs(20) },
+    })
+}
+
+/// Without the Kubernetes interface, which nobody here speaks to: it takes longest to start. /opt
+/// cannot be written, so its plugin gets a folder below /var.
+fn containerd_config() -> &'static str {
+    "version = 2\n\
+     root = \"/var/lib/containerd\"\n\
+     state = \"/run/containerd\"\n\
+     disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+     [plugins.\"io.containerd.internal.v1.opt\"]\n\
+     path = \"/var/lib/containerd/opt\"\n"
+}
+
+/// dockerd, with its configuration written. containerd is to be ready before it starts.
+pub fn dockerd() -> Result<Service, Error> {
+    write_docker_config(true)?;
+    let args = ["--config-file", DOCKER_CONFIG].map(str::to_owned).into();
+    Ok(Service {
+        name: DOCKERD,
+        program: Program { path: DOCKERD_PATH.into(), args, env: vec![] },
+        oom_score_adj: -500,
+        // A host with hundreds of containers takes minutes to look at them all.
+        limits: Limits { ready: Duration::from_secs(300), stop: Duration::from_secs(90) },
+    })
+}
+
+/// Writes dockerd's configuration. With `live_restore` containers outlive dockerd; it is taken
+/// away at shutdown, so that dockerd stops them, and knows that it was not a person who did.
+pub fn write_docker_config(live_restore: bool) -> Result<(), Error> {
+    let image = match fs::read_to_string(IMAGE_DOCKER_CONFIG) {
+        Ok(text) => Some(text),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e).on("read", IMAGE_DOCKER_CONFIG),
+    };
+    let config = docker_config(image.as_deref(), live_restore)?;
+    fs::write(DOCKER_CONFIG, config).on("write", DOCKER_CONFIG)
+}
+
+/// The image's own keys win, but for those that init depends on.
+fn docker_config(image: Option<&str>, live_restore: bool) -> Result<String, Error> {
+    let mut config: Map<String, Value> = Map::new();
+    config.insert("log-driver".into(), "local".into());
+    config.insert("log-opts".into(), json!({"max-size": "10m", "max-file": "3"}));
+    config.insert("data-root".into(), "/var/lib/docker".into());
+    if let Some(text) = image {
+        let invalid =
+            |problem: String| Error::Invalid { object: IMAGE_DOCKER_CONFIG.to_owned(), problem };
+        match serde_json::from_str(text) {
+            Ok(Value::Object(keys)) => {
+                // The options of one log driver are wrong for another.
+                if keys.contains_key("log-driver") {
+                    config.remove("log-opts");
+                }
+                config.extend(keys);
+            }
+            Ok(_) => return Err(invalid("not a JSON object".into())),
+            Err(e) => return Err(invalid(e.to_string())),
+        }
+    }
+    // Those of the image besides; our own commands use this one.
+    let hosts = config.entry("hosts").or_insert_with(|| json!([]));
+    if let Value::Array(hosts) = hosts
+        && !hosts.iter().any(|host| host == DOCKER_HOST)
+    {
+        hosts.push(DOCKER_HOST.into());
+    }
+    config.insert("exec-root".into(), "/run/docker".into());
+    config.insert("containerd".into(), CONTAINERD_SOCKET.into());
+    config.insert("exec-opts".into(), json!(["native.cgroupdriver=cgroupfs"]));
+    config.insert("live-restore".into(), live_restore.into());
+    config.insert("pidfile".into(), "/run/docker.pid".into());
+    Ok(Value::Object(config).to_string())
+}
+
+/// The Docker command line with `args`. `env` is for Compose files to use.
+pub fn docker_command(args: &[&str], env: &[(String, String)]) -> Program {
+    let mut env = env.to_vec();
+    // Credentials for registries may be put there.
+    env.push(("DOCKER_HOST".into(), DOCKER_HOST.into()));
+    env.push(("DOCKER_CONFIG".into(), "/var/lib/berth/docker".into()));
+    Program {
+        path: "/usr/bin/docker".into(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env,
+    }
+}
+
+/// The containerd command line with `args`.
+pub fn ctr_command(args: &[&str]) -> Program {
+    Program {
+        path: "/usr/bin/ctr".into(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(image: Option<&str>) -> Value {
+        let text = docker_config(image, true).expect("a configuration");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    #[test]
+    fn logs_are_bounded_by_default() {
+        let config = config(None);
+        assert_eq!(config["log-driver"], "local");
+        assert_eq!(config["log-opts"]["max-size"], "10m");
+        assert_eq!(config["live-restore"], true);
+    }
+
+    #[test]
+    fn the_image_wins_but_for_what_init_depends_on() {
+        let image = r#"{"log-driver": "json-file", "live-restore": false, "bip": "10.9.0.1/24",
+            "hosts": ["tcp://127.0.0.1:2375"]}"#;
+        let config = config(Some(image));
+        assert_eq!(config["log-driver"], "json-file");
+        assert_eq!(config["log-opts"], Value::Null);
+        assert_eq!(config["bip"], "10.9.0.1/24");
+        assert_eq!(config["live-restore"], true);
+        assert_eq!(config["hosts"], json!(["tcp://127.0.0.1:2375", DOCKER_HOST]));
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        for bad in ["[]", "{", ""] {
+            assert!(docker_config(Some(bad), true).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn containerd_reads_its_configuration() {
+        let config: toml::Table = containerd_config().parse().expect("TOML");
+        assert_eq!(config["version"].as_integer(), Some(2));
+    }
+}

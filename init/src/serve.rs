@@ -1,0 +1,218 @@
+//! From the runtime's start to the order to stop: one loop that waits for everything.
+
+use crate::clock;
+use crate::debug_shell::DebugShell;
+use crate::error::Error;
+use crate::log;
+use crate::network::{Network, Status};
+use crate::power::{self, Ending, PowerButtons};
+use crate::runtime::{self, CONTAINERD, Runtime};
+use crate::shutdown;
+use crate::supervisor::{Event, Supervisor};
+use crate::workload::{Facts, Workloads};
+use contract::Slot;
+use contract::console::Ready;
+use contract::host_config::HostConfig;
+use std::convert::Infallible;
+use std::time::Duration;
+use sys::clock::since_boot;
+
+/// Beside what workloads may take, the time within which a boot is expected to be complete: the
+/// runtime may start twice.
+const BOOT_WITHIN: Duration = Duration::from_secs(600);
+
+/// What this boot is about.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The slot that runs.
+    pub slot: Option<Slot>,
+    /// Release version.
+    pub version: String,
+    /// What tells this image from every other: the root hash.
+    pub image: String,
+    /// The host configuration.
+    pub config: HostConfig,
+    /// Why nothing can be kept in `/var`: then no container may run either.
+    pub var_problem: Option<String>,
+    /// Whether a shell on the second serial line was built into the image.
+    pub debug_shell: bool,
+}
+
+/// What else depends on how this boot goes.
+pub trait Care {
+    /// Called every few seconds as long as PID 1 is well, during shutdown too: for the watchdog.
+    fn alive(&mut self);
+    /// Everything that was asked for runs. Called once.
+    fn ready(&mut self);
+    /// Something that was asked for still does not run. Called at most once.
+    fn overdue(&mut self, why: &str);
+}
+
+struct Serving<'a> {
+    host: &'a Host,
+    care: &'a mut dyn Care,
+    runtime: Runtime,
+    runtime_ready: bool,
+    network: Network,
+    clock_asked: bool,
+    next_save: Duration,
+    workloads: Workloads,
+    buttons: PowerButtons,
+    shell: Option<DebugShell>,
+    overdue: Option<Duration>,
+    ready: bool,
+}
+
+/// Serves until told to stop, and then ends the machine. `supervisor` was made before any other
+/// thread, and control groups are set up. An error is one that PID 1 cannot go on with.
+pub fn run(
+    host: &Host,
+    mut supervisor: Supervisor,
+    care: &mut dyn Care,
+) -> Result<Infallible, Error> {
+    let now = since_boot();
+    sys::reboot::catch_ctrl_alt_del()
+        .unwrap_or_else(|e| log::warning(&format!("Ctrl-Alt-Del: {e}")));
+    let runtime = Runtime::detect()?;
+    match &host.var_problem {
+        None => supervisor.start(runtime::containerd()?)?,
+        Some(why) => log::warning(&format!("no containers without /var: {why}")),
+    }
+    let facts = Facts {
+        slot: host.slot.map_or("-", Slot::name).to_owned(),
+        version: host.version.clone(),
+        image: host.image.clone(),
+    };
+    let workloads = Workloads::new(runtime, &host.config.workloads, facts);
+    let mut serving = Serving {
+        host,
+        care,
+        runtime,
+        runtime_ready: false,
+        network: Network::start(&host.config, now)?,
+        clock_asked: false,
+        next_save: now + clock::SAVE_EVERY,
+        overdue: Some(now + BOOT_WITHIN + 2 * workloads.patience()),
+        workloads,
+        buttons: PowerButtons::open(),
+        shell: DebugShell::new(host.debug_shell),
+        ready: false,
+    };
+    let ending = serving.until_told(&mut supervisor)?;
+    shutdown::run(ending, runtime, &serving.workloads, &mut supervisor, serving.care)
+}
+
+impl Serving<'_> {
+    fn until_told(&mut self, supervisor: &mut Supervisor) -> Result<Ending, Error> {
+        loop {
+            if let Some(ending) = self.once(supervisor)? {
+                return Ok(ending);
+            }
+        }
+    }
+
+    /// Waits once, and does what is due.
+    fn once(&mut self, supervisor: &mut Supervisor) -> Result<Option<Ending>, Error> {
+        let deadlines = [
+            self.network.deadline(),
+            self.workloads.deadline(),
+            self.shell.as_ref().and_then(DebugShell::deadline),
+            self.overdue,
+            Some(self.next_save),
+        ];
+        let mut files = self.network.files();
+        files.extend(self.buttons.files());
+        let (events, _) = supervisor.wait(&files, deadlines.into_iter().flatten().min())?;
+        drop(files);
+        self.care.alive();
+        let now = since_boot();
+        for event in events {
+            match event {
+                Event::Ready(name) => self.daemon_ready(name, supervisor)?,
+                Event::Done(id, outcome) => self.workloads.done(id, &outcome, now),
+                Event::Signal(signal) => {
+                    if let Some(ending) = power::meaning(signal) {
+                        log::line(&format!("asked to end by {signal}"));
+                        return Ok(Some(ending));
+                    }
+                }
+                Event::Stopped(_) => {}
+            }
+        }
+        if self.buttons.pressed() {
+            log::line("power button pressed");
+            return Ok(Some(Ending::PowerOff));
+        }
+        self.network.advance(now);
+        self.follow_network(supervisor, now);
+        self.workloads.advance(supervisor, now);
+        if let Some(shell) = &mut self.shell {
+            shell.advance(now);
+        }
+        self.save_clock(now);
+        self.say_ready(now);
+        Ok(None)
+    }
+
+    fn daemon_ready(&mut self, name: &str, supervisor: &mut Supervisor) -> Result<(), Error> {
+        log::line(&format!("{name} is ready"));
+        if name == CONTAINERD && self.runtime == Runtime::Docker && !self.runtime_ready {
+            if !supervisor.knows(runtime::DOCKERD) {
+                supervisor.start(runtime::dockerd()?)?;
+            }
+        } else if name == self.runtime.daemon() {
+            self.runtime_ready = true;
+        }
+        Ok(())
+    }
+
+    fn follow_network(&mut self, supervisor: &mut Supervisor, now: Duration) {
+        let status = self.network.status(now);
+        if status == Status::Up && !self.clock_asked {
+            self.clock_asked = true;
+            clock::keep_right(self.host.config.time_servers.clone());
+        }
+        if status != Status::Waiting && self.runtime_ready {
+            self.workloads.begin(self.network.hostname(), supervisor, now);
+        }
+    }
+
+    fn save_clock(&mut self, now: Duration) {
+        if now >= self.next_save {
+            self.next_save = now + clock::SAVE_EVERY;
+            if let Err(e) = clock::save() {
+                log::warning(&crate::error::chain(&e));
+            }
+        }
+    }
+
+    fn say_ready(&mut self, now: Duration) {
+        let (up, all) = self.workloads.count();
+        if !self.ready && self.runtime_ready && self.workloads.all_up() {
+            self.ready = true;
+            self.overdue = None;
+            let ready = Ready {
+                slot: self.host.slot,
+                version: self.host.version.clone(),
+                runtime: self.runtime.name().to_owned(),
+                workloads_up: up,
+                workloads: all,
+                boot: now,
+            };
+            // The line begins as every line does.
+            let text = ready.to_string();
+            log::line(text.strip_prefix("berth: ").unwrap_or(&text));
+            self.care.ready();
+        }
+        if self.overdue.is_some_and(|at| at <= now) {
+            self.overdue = None;
+            let name = self.runtime.name();
+            let why = match self.runtime_ready {
+                false => format!("{name} did not get ready"),
+                true => format!("{up} of {all} workloads are up"),
+            };
+            log::warning(&why);
+            self.care.overdue(&why);
+        }
+    }
+}

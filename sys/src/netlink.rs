@@ -1,0 +1,523 @@
+//! Links, addresses and routes by rtnetlink(7).
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_CREATE: u16 = 0x400;
+
+/// RTMGRP_LINK and RTMGRP_IPV6_IFADDR.
+const GROUPS: u32 = 1 | 0x100;
+
+const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
+const ARPHRD_ETHER: u16 = 1;
+const RT_TABLE_MAIN: u8 = 254;
+const RT_SCOPE_LINK: u8 = 253;
+const RTN_UNICAST: u8 = 1;
+const RTNH_F_ONLINK: u32 = 4;
+/// A tentative address is not usable yet, one that failed duplicate detection never will be.
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
+
+const HEADER: usize = 16;
+/// The kernel sends at most 32 KiB a datagram.
+const BUFFER: usize = 32 * 1024;
+/// The kernel answers at once; this is a net against never.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// A network link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number.
+    pub index: i32,
+    /// The kernel's name.
+    pub name: String,
+    /// Whether it speaks Ethernet.
+    pub ethernet: bool,
+    /// Hardware address, of links that have one of 6 bytes.
+    pub mac: Option<[u8; 6]>,
+    /// Whether it was switched on.
+    pub up: bool,
+    /// Whether there is someone at the other end of the cable.
+    pub carrier: bool,
+    /// The bridge or bond that it is part of.
+    pub master: Option<u32>,
+}
+
+/// What the kernel tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A link appeared or changed.
+    Link(Link),
+    /// A link has gone.
+    Gone(i32),
+    /// A link has got a usable IPv6 address that reaches beyond the link.
+    GlobalIpv6(i32),
+}
+
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Network and prefix length; `0.0.0.0/0` or `::/0` is the default route.
+    pub destination: (IpAddr, u8),
+    /// The next router; `None`: the destination is on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The link.
+    pub link: i32,
+    /// Of routes to the same destination the one with the lowest wins.
+    pub metric: u32,
+    /// `RTPROT_*`: who made it.
+    pub protocol: u8,
+}
+
+/// `RTPROT_STATIC`: made by a person's configuration.
+pub const PROTOCOL_STATIC: u8 = 4;
+/// `RTPROT_DHCP`.
+pub const PROTOCOL_DHCP: u8 = 16;
+
+/// Tells what happens to links. Does not change them: that is [`Requests`].
+#[derive(Debug)]
+pub struct Events {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+fn open(groups: u32) -> io::Result<OwnedFd> {
+    let fd = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+    Ok(fd)
+}
+
+/// One datagram; `None` when it did not come from the kernel.
+fn receive<'a>(
+    fd: &OwnedFd,
+    buffer: &'a mut [u8],
+    flags: RecvFlags,
+) -> io::Result<Option<&'a [u8]>> {
+    let (n, _, from) = rustix::net::recvfrom(fd, &mut *buffer, flags)?;
+    let kernel = match from.map(SocketAddrNetlink::try_from) {
+        Some(Ok(from)) => from.pid() == 0,
+        _ => false,
+    };
+    Ok(kernel.then_some(&buffer[..n]))
+}
+
+impl Events {
+    /// Starts listening. To be followed by [`Requests::links`], which tells what exists already.
+    pub fn open() -> io::Result<Events> {
+        Ok(Events { fd: open(GROUPS)?, buffer: vec![0; BUFFER] })
+    }
+
+    /// What has happened since the last call, without waiting. `None`: so much that some of it was
+    /// lost, and [`Requests::links`] should be asked again.
+    pub fn read(&mut self) -> io::Result<Option<Vec<Event>>> {
+        let mut events = Vec::new();
+        loop {
+            match receive(&self.fd, &mut self.buffer, RecvFlags::DONTWAIT) {
+                Ok(Some(bytes)) => events.extend(messages(bytes).filter_map(|m| event(&m))),
+                Ok(None) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Some(events)),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Asks the kernel to change links, addresses and routes.
+#[derive(Debug)]
+pub struct Requests {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl Requests {
+    /// Opens the way to the kernel.
+    pub fn open() -> io::Result<Requests> {
+        let fd = open(0)?;
+        rustix::net::sockopt::set_socket_timeout(
+            &fd,
+            rustix::net::sockopt::Timeout::Recv,
+            Some(ANSWER_WITHIN),
+        )?;
+        Ok(Requests { fd, sequence: 0 })
+    }
+
+    /// All links.
+    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+        let mut body = Body::default();
+        body.raw(&[0; 16]);
+        let answers = self.ask(RTM_GETLINK, NLM_F_DUMP, &body)?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                Event::Link(link) => Some(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Switches a link on.
+    pub fn set_up(&mut self, link: i32) -> io::Result<()> {
+        self.change_link(link, IFF_UP, IFF_UP, &[])
+    }
+
+    /// Sets the largest packet of a link, in bytes.
+    pub fn set_mtu(&mut self, link: i32, mtu: u32) -> io::Result<()> {
+        const IFLA_MTU: u16 = 4;
+        self.change_link(link, 0, 0, &[(IFLA_MTU, mtu)])
+    }
+
+    fn change_link(
+        &mut self,
+        link: i32,
+        flags: u32,
+        mask: u32,
+        attributes: &[(u16, u32)],
+    ) -> io::Result<()> {
+        let mut body = Body::default();
+        body.raw(&[0; 4]);
+        body.raw(&link.to_ne_bytes());
+        body.raw(&flags.to_ne_bytes());
+        body.raw(&mask.to_ne_bytes());
+        for (kind, value) in attributes {
+            body.attribute(*kind, &value.to_ne_bytes());
+        }
+        self.ask(RTM_NEWLINK, 0, &body).map(drop)
+    }
+
+    /// Gives a link an address; one that it has already stays.
+    pub fn add_address(&mut self, link: i32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let body = address_body(link, address, prefix);
+        self.ask(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body).map(drop)
+    }
+
+    /// Takes an address from a link.
+    pub fn remove_address(&mut self, link: i32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        self.ask(RTM_DELADDR, 0, &address_body(link, address, prefix)).map(drop)
+    }
+
+    /// Adds a route, or replaces the one with the same destination and metric.
+    pub fn add_route(&mut self, route: &Route) -> io::Result<()> {
+        self.ask(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &route_body(route)).map(drop)
+    }
+
+    /// Removes a route.
+    pub fn remove_route(&mut self, route: &Route) -> io::Result<()> {
+        self.ask(RTM_DELROUTE, 0, &route_body(route)).map(drop)
+    }
+
+    /// Sends one request and reads until the kernel has said that this was all.
+    fn ask(&mut self, kind: u16, flags: u16, body: &Body) -> io::Result<Vec<Event>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let ack = if flags & NLM_F_DUMP == NLM_F_DUMP { 0 } else { NLM_F_ACK };
+        let request = body.message(kind, NLM_F_REQUEST | ack | flags, self.sequence);
+        let kernel = SocketAddrAny::from(SocketAddrNetlink::new(0, 0));
+        rustix::net::sendto(&self.fd, &request, SendFlags::empty(), &kernel)?;
+        let mut buffer = vec![0; BUFFER];
+        let mut answers = Vec::new();
+        loop {
+            let Some(bytes) = receive(&self.fd, &mut buffer, RecvFlags::empty())? else { continue };
+            for message in messages(bytes).filter(|m| m.sequence == self.sequence) {
+                match message.kind {
+                    NLMSG_DONE => return Ok(answers),
+                    NLMSG_ERROR => return answer_code(message.body).map(|()| answers),
+                    _ => answers.extend(event(&message)),
+                }
+            }
+        }
+    }
+}
+
+fn answer_code(body: &[u8]) -> io::Result<()> {
+    match body.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)) {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn address_body(link: i32, address: IpAddr, prefix: u8) -> Body {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    let mut body = Body::default();
+    body.raw(&[family(address), prefix, 0, 0]);
+    body.raw(&link.to_ne_bytes());
+    body.attribute(IFA_LOCAL, &octets(address));
+    body.attribute(IFA_ADDRESS, &octets(address));
+    body
+}
+
+fn route_body(route: &Route) -> Body {
+    const RTA_DST: u16 = 1;
+    const RTA_OIF: u16 = 4;
+    const RTA_GATEWAY: u16 = 5;
+    const RTA_PRIORITY: u16 = 6;
+    let (destination, prefix) = route.destination;
+    let scope = if route.gateway.is_some() { 0 } else { RT_SCOPE_LINK };
+    // A router need not be in the link's own network: clouds hand out /32 addresses.
+    let flags = if route.gateway.is_some() { RTNH_F_ONLINK } else { 0 };
+    let family = family(destination);
+    let mut body = Body::default();
+    body.raw(&[family, prefix, 0, 0, RT_TABLE_MAIN, route.protocol, scope, RTN_UNICAST]);
+    body.raw(&flags.to_ne_bytes());
+    if prefix > 0 {
+        body.attribute(RTA_DST, &octets(destination));
+    }
+    body.attribute(RTA_OIF, &route.link.to_ne_bytes());
+    if let Some(gateway) = route.gateway {
+        body.attribute(RTA_GATEWAY, &octets(gateway));
+    }
+    body.attribute(RTA_PRIORITY, &route.metric.to_ne_bytes());
+    body
+}
+
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// What follows the header of a message.
+#[derive(Debug, Default)]
+struct Body(Vec<u8>);
+
+impl Body {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn attribute(&mut self, kind: u16, value: &[u8]) {
+        let len = (value.len() + 4) as u16;
+        self.raw(&len.to_ne_bytes());
+        self.raw(&kind.to_ne_bytes());
+        self.raw(value);
+        self.0.resize(aligned(self.0.len()), 0);
+    }
+
+    fn message(&self, kind: u16, flags: u16, sequence: u32) -> Vec<u8> {
+        let mut message = ((HEADER + self.0.len()) as u32).to_ne_bytes().to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        message.extend(sequence.to_ne_bytes());
+        message.extend([0; 4]);
+        message.extend(&self.0);
+        message
+    }
+}
+
+struct Message<'a> {
+    kind: u16,
+    sequence: u32,
+    body: &'a [u8],
+}
+
+const fn aligned(len: usize) -> usize {
+    (len + 3) & !3
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The messages of a datagram; what is malformed ends them.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let len = u32_at(bytes, 0)? as usize;
+        let body = bytes.get(HEADER..len)?;
+        let message = Message { kind: u16_at(bytes, 4)?, sequence: u32_at(bytes, 8)?, body };
+        bytes = bytes.get(aligned(len)..).unwrap_or(&[]);
+        Some(message)
+    })
+}
+
+/// The attributes of a message; what is malformed ends them.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let len = usize::from(u16_at(bytes, 0)?);
+        let value = bytes.get(4..len)?;
+        // The two highest bits are flags.
+        let kind = u16_at(bytes, 2)? & 0x3fff;
+        bytes = bytes.get(aligned(len)..).unwrap_or(&[]);
+        Some((kind, value))
+    })
+}
+
+fn event(message: &Message<'_>) -> Option<Event> {
+    match message.kind {
+        RTM_NEWLINK => link(message.body).map(Event::Link),
+        RTM_DELLINK => {
+            // A link that leaves a bridge is told as gone by the bridge's own family.
+            let real = message.body.first() == Some(&(libc::AF_UNSPEC as u8));
+            let index = u32_at(message.body, 4)? as i32;
+            real.then_some(Event::Gone(index))
+        }
+        RTM_NEWADDR => global_ipv6(message.body).map(Event::GlobalIpv6),
+        _ => None,
+    }
+}
+
+fn link(body: &[u8]) -> Option<Link> {
+    const IFLA_ADDRESS: u16 = 1;
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_MASTER: u16 = 10;
+    if body.first() != Some(&(libc::AF_UNSPEC as u8)) {
+        return None;
+    }
+    let flags = u32_at(body, 8)?;
+    let mut link = Link {
+        index: u32_at(body, 4)? as i32,
+        name: String::new(),
+        ethernet: u16_at(body, 2)? == ARPHRD_ETHER,
+        mac: None,
+        up: flags & IFF_UP != 0,
+        carrier: flags & IFF_LOWER_UP != 0,
+        master: None,
+    };
+    for (kind, value) in attributes(body.get(16..)?) {
+        match kind {
+            IFLA_ADDRESS => link.mac = value.try_into().ok(),
+            IFLA_IFNAME => {
+                let name = value.strip_suffix(&[0]).unwrap_or(value);
+                link.name = String::from_utf8_lossy(name).into_owned();
+            }
+            IFLA_MASTER => link.master = u32_at(value, 0),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn global_ipv6(body: &[u8]) -> Option<i32> {
+    const IFA_FLAGS: u16 = 8;
+    let [family, _, flags, scope] = *body.first_chunk()?;
+    let mut flags = u32::from(flags);
+    for (kind, value) in attributes(body.get(8..)?) {
+        if kind == IFA_FLAGS {
+            flags = u32_at(value, 0)?;
+        }
+    }
+    let usable = flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == 0;
+    let index = u32_at(body, 4)? as i32;
+    (family == libc::AF_INET6 as u8 && scope == 0 && usable).then_some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_link(family: u8, flags: u32) -> Vec<u8> {
+        let mut body = Body::default();
+        body.raw(&[family, 0]);
+        body.raw(&ARPHRD_ETHER.to_ne_bytes());
+        body.raw(&7i32.to_ne_bytes());
+        body.raw(&flags.to_ne_bytes());
+        body.raw(&[0; 4]);
+        body.attribute(3, b"eth0\0");
+        body.attribute(1, &[2, 0, 0, 0, 0, 1]);
+        body.message(RTM_NEWLINK, 0, 1)
+    }
+
+    fn events(bytes: &[u8]) -> Vec<Event> {
+        messages(bytes).filter_map(|m| event(&m)).collect()
+    }
+
+    #[test]
+    fn links_are_read() {
+        let expected = Link {
+            index: 7,
+            name: "eth0".into(),
+            ethernet: true,
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            up: true,
+            carrier: true,
+            master: None,
+        };
+        let two = [new_link(0, 0x10001), new_link(0, 1)].concat();
+        let no_carrier = Link { carrier: false, ..expected.clone() };
+        assert_eq!(events(&two), [Event::Link(expected), Event::Link(no_carrier)]);
+    }
+
+    #[test]
+    fn what_a_bridge_says_of_its_ports_is_not_about_links() {
+        assert_eq!(events(&new_link(libc::AF_BRIDGE as u8, 1)), []);
+    }
+
+    #[test]
+    fn cut_or_lying_messages_end_quietly() {
+        let whole = new_link(0, 1);
+        for len in 0..whole.len() {
+            assert_eq!(events(&whole[..len]), [], "{len}");
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 3, 0xff] {
+                let mut bad = whole.clone();
+                bad[at] = value;
+                events(&bad);
+            }
+        }
+    }
+
+    #[test]
+    fn only_usable_global_addresses_count() {
+        let address = |family: i32, flags: u32, scope: u8| {
+            let mut body = Body::default();
+            body.raw(&[family as u8, 64, 0x80, scope]);
+            body.raw(&3i32.to_ne_bytes());
+            body.attribute(8, &flags.to_ne_bytes());
+            events(&body.message(RTM_NEWADDR, 0, 1))
+        };
+        assert_eq!(address(libc::AF_INET6, 0, 0), [Event::GlobalIpv6(3)]);
+        assert_eq!(address(libc::AF_INET6, IFA_F_TENTATIVE, 0), []);
+        assert_eq!(address(libc::AF_INET6, 0, RT_SCOPE_LINK), []);
+        assert_eq!(address(libc::AF_INET, 0, 0), []);
+    }
+
+    #[test]
+    fn this_machine_has_a_loopback() {
+        let links = Requests::open().and_then(|mut r| r.links()).expect("links");
+        assert!(links.iter().any(|link| link.name == "lo" && !link.ethernet));
+    }
+}
