@@ -40,6 +40,7 @@ fn offsets_are_as_documented() {
     let journal = row(&document, &layout::JOURNAL_OFFSET.to_string());
     let size = layout::JOURNAL_ENTRIES * layout::BLOCK as u64;
     assert_eq!(journal[1], size.to_string());
+    assert_eq!(row(&document, &layout::DATA_MARK_OFFSET.to_string())[2], "data mark");
     for key in [layout::CMDLINE_ROOT_HASH, layout::CMDLINE_VERSION, layout::CMDLINE_DEBUG_SHELL] {
         row(&document, &format!("`{key}`"));
     }

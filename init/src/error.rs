@@ -46,8 +46,8 @@ pub enum Error {
     /// `/var` cannot be used.
     #[error("/var cannot be used: {0}")]
     Var(String),
-    /// What was asked for did not run in time.
-    #[error("not healthy in time: {0}")]
+    /// The boot took too long.
+    #[error("not everything that was asked for runs: {0}")]
     Overdue(String),
     /// A stage of the boot failed.
     #[error("{stage}")]

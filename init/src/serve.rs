@@ -32,6 +32,8 @@ pub struct Host {
     pub image: String,
     /// The host configuration.
     pub config: HostConfig,
+    /// Why nothing can be kept in `/var`: then no container may run either.
+    pub var_problem: Option<String>,
     /// Whether a shell on the second serial line was built into the image.
     pub debug_shell: bool,
 }
@@ -72,7 +74,10 @@ pub fn run(
     sys::reboot::catch_ctrl_alt_del()
         .unwrap_or_else(|e| log::warning(&format!("Ctrl-Alt-Del: {e}")));
     let runtime = Runtime::detect()?;
-    supervisor.start(runtime::containerd()?)?;
+    match &host.var_problem {
+        None => supervisor.start(runtime::containerd()?)?,
+        Some(why) => log::warning(&format!("no containers without /var: {why}")),
+    }
     let facts = Facts {
         slot: host.slot.map_or("-", Slot::name).to_owned(),
         version: host.version.clone(),

@@ -1,17 +1,18 @@
 //! The boot, top to bottom. Each stage is named; what fails says in which one.
 
 use crate::boot_state::BootState;
-use crate::cmdline::{Cmdline, hex};
+use crate::cmdline::Cmdline;
 use crate::disk;
 use crate::error::{Error, On, chain};
 use crate::handover::Boot;
 use crate::modules::{self, Modules};
+use crate::serve::{self, Care};
 use crate::supervisor::Supervisor;
 use crate::uefi::Picked;
 use crate::var::{self, Var};
-use crate::{cgroup, clock, failure, host_config, identity, log, mounts, root, serve};
+use crate::{cgroup, clock, failure, host_config, identity, log, mounts, root};
 use contract::host_config::HostConfig;
-use contract::layout::{CMDLINE_DEBUG_SHELL, CMDLINE_VERSION, Partition};
+use contract::layout::{CMDLINE_DEBUG_SHELL, CMDLINE_ROOT_HASH, CMDLINE_VERSION, Partition};
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,9 +23,6 @@ use sys::watchdog::Watchdog;
 
 /// This program in the real root.
 const NEXT: &str = "/usr/lib/berth/init";
-
-/// A PID 1 that hangs is restarted by the hardware after this long.
-const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// What the initramfs cannot do without, where it is not built in.
 const FIRST_MODULES: [&str; 3] = ["efivarfs", "dm-verity", "ext4"];
@@ -76,7 +74,7 @@ pub struct Host {
 
 /// PID 1 in the real root.
 pub fn real_root() -> Result<Infallible, Error> {
-    // Before any other thread, so that all of them leave signals to it.
+    // Before there is a second thread, which would take signals away from the first.
     let supervisor = stage("listen to signals", Supervisor::new)?;
     let boot = stage("take over from the initramfs", Boot::load)?;
     let state = stage("open the boot state", || {
@@ -98,62 +96,55 @@ pub fn real_root() -> Result<Infallible, Error> {
     serve(Host { boot, cmdline, state, var, config }, supervisor)
 }
 
-/// Network, clock, runtime, workloads, supervision.
+/// Network, clock, runtime, workloads: everything at once, until told to stop.
 fn serve(host: Host, supervisor: Supervisor) -> Result<Infallible, Error> {
-    if let Var::Unusable(why) = &host.var {
-        return without_var(&host, why);
-    }
     stage("set up control groups", cgroup::set_up)?;
-    stage("set the clock", clock::apply_floor)?;
-    let facts = serve::Host {
+    stage("set the clock forward", clock::apply_floor)?;
+    let version = host.cmdline.value(CMDLINE_VERSION).unwrap_or("unknown").to_owned();
+    let asked = serve::Host {
         slot: host.boot.slot,
-        version: host.cmdline.value(CMDLINE_VERSION).unwrap_or("-").to_owned(),
-        image: hex(&host.cmdline.root_hash()?),
+        image: host.cmdline.value(CMDLINE_ROOT_HASH).unwrap_or(&version).to_owned(),
+        version,
         config: host.config.clone(),
+        var_problem: match &host.var {
+            Var::Ready { .. } => None,
+            Var::Unusable(why) => Some(why.clone()),
+        },
         debug_shell: host.cmdline.has(CMDLINE_DEBUG_SHELL),
     };
-    let mut caretaker = Caretaker { host: &host, watchdog: armed_watchdog() };
-    serve::run(&facts, supervisor, &mut caretaker)
-}
-
-/// Nothing that keeps anything may start. A slot on trial is not to blame for the disk, but it
-/// has not proved itself either; a healthy one stays up for a person to see why.
-fn without_var(host: &Host, why: &str) -> Result<Infallible, Error> {
-    let on_trial = host.boot.slot.map_or(Ok(false), |slot| host.state.is_on_trial(slot))?;
-    if on_trial {
-        return Err(Error::Var(why.to_owned()));
-    }
-    log::warning(&format!("no container is started: /var cannot be used: {why}"));
-    loop {
-        std::thread::park();
-    }
-}
-
-/// Restarts the machine when PID 1 no longer runs, where there is hardware for it.
-fn armed_watchdog() -> Option<Watchdog> {
-    let armed = Watchdog::arm().and_then(|watchdog| {
-        if let Some(watchdog) = &watchdog {
-            watchdog.set_timeout(WATCHDOG)?;
-        }
-        Ok(watchdog)
-    });
-    armed.unwrap_or_else(|e| {
-        log::warning(&format!("hardware watchdog: {e}"));
+    let watchdog = arm_watchdog().unwrap_or_else(|e| {
+        log::warning(&chain(&e));
         None
-    })
+    });
+    serve::run(&asked, supervisor, &mut Keeper { host, watchdog })
 }
 
-struct Caretaker<'a> {
-    host: &'a Host,
+/// PID 1 tells the watchdog every few seconds that it is well. The time between two such words can
+/// grow while disks are flushed at the end.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn arm_watchdog() -> Result<Option<Watchdog>, Error> {
+    let Some(watchdog) = Watchdog::arm().on("arm", "the watchdog")? else { return Ok(None) };
+    // It is armed from here on: let go of, it would restart a host that is well.
+    if let Err(e) = watchdog.set_timeout(WATCHDOG).on("set the timeout of", "the watchdog") {
+        log::warning(&chain(&e));
+    }
+    Ok(Some(watchdog))
+}
+
+/// Who is told how the boot goes: the watchdog and the boot record.
+struct Keeper {
+    host: Host,
     watchdog: Option<Watchdog>,
 }
 
-impl serve::Care for Caretaker<'_> {
+impl Care for Keeper {
     fn alive(&mut self) {
         if let Some(watchdog) = &mut self.watchdog
             && let Err(e) = watchdog.keep_alive()
         {
-            log::warning(&format!("hardware watchdog: {e}"));
+            log::warning(&format!("watchdog: {e}"));
+            self.watchdog = None;
         }
     }
 
@@ -163,9 +154,10 @@ impl serve::Care for Caretaker<'_> {
         }
     }
 
+    /// A slot on trial has failed it; one that was healthy before goes on trying.
     fn overdue(&mut self, why: &str) {
-        let Some(slot) = self.host.boot.slot else { return };
-        if self.host.state.is_on_trial(slot).unwrap_or(false) {
+        let on_trial = self.host.boot.slot.map(|slot| self.host.state.is_on_trial(slot));
+        if matches!(on_trial, Some(Ok(true))) {
             failure::fail(&Error::Overdue(why.to_owned()));
         }
     }

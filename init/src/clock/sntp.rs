@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn ntp(seconds_since_1970: u64) -> u64 {
-        (seconds_since_1970 + EPOCH) % ERA << 32
+        ((seconds_since_1970 + EPOCH) % ERA) << 32
     }
 
     #[test]

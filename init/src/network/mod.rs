@@ -21,7 +21,7 @@ use std::time::Duration;
 use std::{fmt, io};
 use sys::netlink::{self, Event, Events, Requests};
 
-use crate::error::{Error, On};
+use crate::error::{Error, On, chain};
 use crate::log;
 
 /// A boot waits this long for an address, and then goes on without.
@@ -170,7 +170,7 @@ impl Network {
         if names != self.names {
             match names.publish() {
                 Ok(()) => self.names = names,
-                Err(e) => complain("write resolv.conf, hostname and hosts", &e),
+                Err(e) => log::warning(&chain(&e)),
             }
         }
     }

@@ -1,18 +1,14 @@
-//! `/run/resolv.conf`, `/run/hostname` and `/run/hosts`: the files of `/etc` with these names are
-//! links to them, because the root file system cannot be written.
+//! What `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts` say, from the host configuration and
+//! from DHCP.
 
 use super::dhcp::lease::Lease;
+use crate::error::{Error, On};
+use crate::identity::{DEFAULT_HOSTNAME, etc_file, write_etc};
 use contract::host_config::HostConfig;
 use std::fmt::Write;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::{fs, io};
 
-const RESOLV_CONF: &str = "/run/resolv.conf";
-const HOSTNAME: &str = "/run/hostname";
-const HOSTS: &str = "/run/hosts";
-/// Name of a host that nobody named.
-const DEFAULT_HOSTNAME: &str = "berth";
 /// More are not read by anyone.
 const MAX_NAME_SERVERS: usize = 3;
 
@@ -72,24 +68,17 @@ impl Names {
     }
 
     /// Writes the three files and tells the kernel the host's name.
-    pub fn publish(&self) -> io::Result<()> {
-        sys::process::set_hostname(&self.hostname)?;
-        replace(RESOLV_CONF, &self.resolv_conf())?;
-        replace(HOSTNAME, &format!("{}\n", self.hostname))?;
-        replace(HOSTS, &self.hosts())
+    pub fn publish(&self) -> Result<(), Error> {
+        sys::process::set_hostname(&self.hostname).on("set the host name", &self.hostname)?;
+        write_etc("resolv.conf", &self.resolv_conf())?;
+        write_etc("hostname", &format!("{}\n", self.hostname))?;
+        write_etc("hosts", &self.hosts())
     }
-}
-
-/// Readers see the old file or the new one, nothing between.
-fn replace(path: &str, text: &str) -> io::Result<()> {
-    let new = format!("{path}.new");
-    fs::write(&new, text)?;
-    fs::rename(&new, path)
 }
 
 /// The name servers in use now.
 pub fn current_servers() -> Vec<SocketAddr> {
-    let text = fs::read_to_string(Path::new(RESOLV_CONF)).unwrap_or_default();
+    let text = fs::read_to_string(etc_file("resolv.conf")).unwrap_or_default();
     servers_in(&text)
 }
 

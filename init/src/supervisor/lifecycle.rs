@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn table() {
         use Input::*;
-        let cases: [(&[(u64, Input)], &[Do]); 8] = [
+        type Case = (&'static [(u64, Input)], &'static [Do]);
+        let cases: [Case; 8] = [
             (&[(0, Start), (1, Ready)], &[Do::Spawn, Do::TellReady]),
             (&[(0, Start), (1, Ready), (2, Ready)], &[Do::Spawn, Do::TellReady]),
             (&[(0, Start), (1, Ended), (1, Tick)], &[Do::Spawn, Do::TellDied]),

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ impl Tail {
 /// Reads what one program, or one daemon through all its restarts, prints.
 #[derive(Debug)]
 pub struct Output {
-    read: OwnedFd,
+    read: File,
     /// Kept open: what a daemon started may hold the pipe longer than the daemon itself, and must
     /// not be killed by writing into it.
     write: OwnedFd,
@@ -65,7 +65,7 @@ impl Output {
     pub fn new(directory: &Path, name: &str) -> io::Result<Output> {
         let (read, write) = sys::process::pipe()?;
         let path = directory.join(format!("{name}.log"));
-        Ok(Output { read, write, file: None, path, tail: Tail::default() })
+        Ok(Output { read: read.into(), write, file: None, path, tail: Tail::default() })
     }
 
     /// Where a program is to write.
@@ -78,7 +78,7 @@ impl Output {
         let mut buffer = [0; 4096];
         let mut taken = 0;
         while taken < MAX_READ {
-            match rustix::io::read(&self.read, &mut buffer) {
+            match self.read.read(&mut buffer) {
                 Ok(0) | Err(_) => return,
                 Ok(n) => {
                     taken += n;
@@ -140,8 +140,9 @@ mod tests {
     use super::*;
 
     fn print(output: &mut Output, text: &[u8]) {
+        let mut pipe = File::from(output.writer().try_clone().expect("a descriptor"));
         for piece in text.chunks(4096) {
-            rustix::io::write(output.writer(), piece).expect("room in the pipe");
+            pipe.write_all(piece).expect("room in the pipe");
             output.drain();
         }
     }
