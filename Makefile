@@ -5,10 +5,8 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BERTH := $(TARGET_DIR)/release/berth
 HOST := x86_64-unknown-linux-gnu
 
-# PID 1 is static. The slot picker is a UEFI program: position-independent, without the C library,
-# and without a red zone, because firmware interrupts share its stack.
-INIT_FLAGS := -C target-feature=+crt-static
-BOOT_FLAGS := -C relocation-model=pic -C no-redzone=y
+# Paths of this machine stay out of what runs on the host.
+REMAP := --remap-path-prefix=$(CURDIR)=/berth --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=/registry
 
 DEMO := --set name=demo --set 'images=["containers/nginx.toml","containers/postgres.toml"]'
 
@@ -22,15 +20,16 @@ build: guest ## Build berth and the programs that run on the host
 
 .PHONY: guest
 guest:
-	RUSTFLAGS="$(INIT_FLAGS)" $(CARGO) build --profile guest --target $(HOST) -p init
-	RUSTFLAGS="$(BOOT_FLAGS)" $(CARGO) build --profile guest --target $(HOST) -p boot --target-dir $(TARGET_DIR)/boot
+	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" $(CARGO) build --profile guest --target $(HOST) -p init
+	RUSTFLAGS="$(REMAP)" $(CARGO) build --profile guest --target $(HOST) -p boot --features efi
 	mkdir -p $(TARGET_DIR)/release/guest
-	cp $(TARGET_DIR)/$(HOST)/guest/init $(TARGET_DIR)/boot/$(HOST)/guest/boot $(TARGET_DIR)/release/guest/
+	cp $(TARGET_DIR)/$(HOST)/guest/init $(TARGET_DIR)/$(HOST)/guest/boot $(TARGET_DIR)/release/guest/
 
 .PHONY: run
-run: build ## Build the demonstration image, boot it, print the address that answers
+run: build ## Build the demonstration image, boot a copy of it, print the address that answers
 	$(BERTH) build configs/docker.toml $(DEMO)
-	$(BERTH) run out/demo-1.0.0.raw -p 8080:8080 --host-config configs/demo/host.toml
+	cp --update --sparse=always out/demo-1.0.0.raw out/demo-disk.raw
+	$(BERTH) run out/demo-disk.raw -p 8080:8080 --host-config configs/demo/host.toml
 
 .PHONY: test
 test: build ## Everything: unit, property, snapshot tests and virtual machines
@@ -40,7 +39,10 @@ test: build ## Everything: unit, property, snapshot tests and virtual machines
 check: ## Fast: format, lints, unit tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
+	$(CARGO) clippy --release -p boot --all-targets -- -D warnings
+	$(CARGO) clippy --profile guest -p boot --features efi -- -D warnings
 	$(CARGO) test --release --lib --bins
+	$(CARGO) test --release -p boot
 
 .PHONY: bench
 bench: build ## Measure what docs/performance.md states

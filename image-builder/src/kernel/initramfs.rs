@@ -19,8 +19,9 @@ const MODULE_LIMIT: u64 = 64 << 20;
 const REQUIRED: [&str; 2] = ["dm_verity", "ext4"];
 
 /// Loaded unconditionally, ahead of [`REQUIRED`], where the kernel has them: dm-verity takes the
-/// best SHA-256 that is there when it opens a device.
-const DIGESTS: [&str; 2] = ["sha256_generic", "sha256_ssse3"];
+/// best SHA-256 that is there when it opens a device; the firmware's variables say which slot the
+/// picker chose.
+const EARLY: [&str; 3] = ["efivarfs", "sha256_generic", "sha256_ssse3"];
 
 /// Drivers of what a disk can hang on; loaded when the hardware is there. A kernel flavour has
 /// some of them.
@@ -81,9 +82,9 @@ pub struct Plan {
 /// Chooses the modules. Fails when the kernel has no dm-verity or no ext4.
 pub fn plan(index: &ModuleIndex) -> Result<Plan> {
     let present = |name: &&&str| index.find(name).is_some() && !index.is_builtin(name);
-    let digests = DIGESTS.iter().filter(present).copied();
+    let early = EARLY.iter().filter(present).copied();
     let required = REQUIRED.iter().filter(|name| !index.is_builtin(name)).copied();
-    let load = index.closure(digests.chain(required));
+    let load = index.closure(early.chain(required));
     let all = index.closure(
         load.load.iter().map(String::as_str).chain(STORAGE.iter().filter(present).copied()),
     );
