@@ -128,7 +128,7 @@ impl Keyring {
         }
         use HashAlgorithm::{Sha256, Sha384, Sha512};
         if !matches!(signature.hash_alg(), Some(Sha256 | Sha384 | Sha512)) {
-            return wrong("a hash that is not accepted any more");
+            return wrong("a hash that is not accepted");
         }
         let Some(created) = signature.created().map(|at| u64::from(at.as_secs())) else {
             return wrong("does not say when it was made");
