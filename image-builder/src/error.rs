@@ -92,7 +92,8 @@ impl Error {
             Error::Input(e) => e.hint.clone(),
             Error::Refused { hint, .. } | Error::Corrupt { hint, .. } => hint.clone(),
             Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free some space, or choose another folder with -o".into())
+                let folders = "-o for results, XDG_CACHE_HOME for the cache";
+                Some(format!("free some space, or choose another folder: {folders}"))
             }
             Error::Fetch { .. } => {
                 Some("check the network, name a mirror with --mirror, or use --offline".into())

@@ -19,6 +19,11 @@ const PAUSES: [Duration; 3] =
 /// A server that sends nothing for this long counts as gone.
 const SILENCE: Duration = Duration::from_secs(30);
 
+const HINT_DIFFERENT: &str =
+    "run again: the mirror may be in the middle of an update; else try another --mirror";
+const HINT_MISSING: &str = "run again: the mirror has changed meanwhile; \
+    with --locked, the version may be gone: run `berth lock`";
+
 /// How a server recognizes what we have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Validators {
@@ -177,13 +182,13 @@ impl Client {
                             download.what,
                             shown(url)
                         ))
-                        .with_hint("run again: the mirror may be in the middle of an update; else try another --mirror");
+                        .with_hint(HINT_DIFFERENT);
                         continue 'urls;
                     }
                     Err(Failure::Local(e)) => return Err(e),
                     Err(Failure::Missing) => {
-                        last = Error::corrupt(format!("{}: {} is not there", download.what, shown(url)))
-                            .with_hint("run again: the mirror has changed meanwhile; with --locked, the version may be gone: run `berth lock`");
+                        let what = format!("{}: {} is not there", download.what, shown(url));
+                        last = Error::corrupt(what).with_hint(HINT_MISSING);
                         continue 'urls;
                     }
                     Err(Failure::Lasting(e)) => {

@@ -99,7 +99,7 @@ impl Keyring {
     pub fn open(&self, name: &str, signed: &[u8], archive: Archive, now: u64) -> Result<String> {
         let unreadable = |why: &dyn std::fmt::Display| {
             Error::corrupt(format!("{name}: not a signed text: {why}")).with_hint(
-                "something between here and the mirror changes what it serves: try another network or --mirror",
+                "something changes what the mirror serves: try another network or --mirror",
             )
         };
         let text = std::str::from_utf8(signed).map_err(|e| unreadable(&e))?;
@@ -117,7 +117,7 @@ impl Keyring {
         }
         let why = if refused.is_empty() { "it has none".into() } else { refused.join("; ") };
         Err(Error::corrupt(format!("{name}: no valid signature by a known key of Debian: {why}"))
-            .with_hint("update the package debian-archive-keyring, check this machine's clock, or try another --mirror"))
+            .with_hint("update debian-archive-keyring, check the clock, or try another --mirror"))
     }
 
     fn check(&self, signature: &Signature, text: &str, archive: Archive, now: u64) -> Verdict {
@@ -128,7 +128,7 @@ impl Keyring {
         }
         use HashAlgorithm::{Sha256, Sha384, Sha512};
         if !matches!(signature.hash_alg(), Some(Sha256 | Sha384 | Sha512)) {
-            return wrong("a hash that is not accepted any more");
+            return wrong("a hash that is not accepted");
         }
         let Some(created) = signature.created().map(|at| u64::from(at.as_secs())) else {
             return wrong("does not say when it was made");

@@ -43,6 +43,7 @@ pub fn obtain(
 
     let (ready, work) = mpsc::channel::<(usize, Option<PathBuf>)>();
     present.iter().for_each(|i| drop(ready.send((*i, None))));
+    let downloads = DOWNLOADS.min(missing.len());
     let missing = Mutex::new(VecDeque::from(missing));
     let work = Mutex::new(work);
     let results: Vec<Mutex<Option<Unpacked>>> = packages.iter().map(|_| Mutex::new(None)).collect();
@@ -54,11 +55,14 @@ pub fn obtain(
         lock(&missing).clear();
     };
     thread::scope(|scope| {
-        for _ in 0..DOWNLOADS.min(lock(&missing).len()) {
+        for _ in 0..downloads {
             let ready = ready.clone();
             scope.spawn(|| {
                 let ready = ready;
-                while let Some(i) = lock(&missing).pop_front() {
+                loop {
+                    // A statement of its own: the lock must not be held while downloading.
+                    let next = lock(&missing).pop_front();
+                    let Some(i) = next else { return };
                     match here.download(&packages[i], progress.as_ref()) {
                         Ok(path) => drop(ready.send((i, Some(path)))),
                         Err(e) => fail(e),

@@ -116,6 +116,11 @@ fn node(
             _ => Err("link with an unusable target".to_owned()),
         }
     };
+    // Members are skipped by seeking, which does not notice the end of the file.
+    let end = entry.raw_file_position().checked_add(entry.size());
+    if end.is_none_or(|end| end > unpacked.facts.tar_size) {
+        return Err("it is cut off".to_owned());
+    }
     use tar::EntryType as Type;
     let kind = match header.entry_type() {
         Type::Directory => Kind::Directory,

@@ -360,13 +360,15 @@ mod tests {
 
     #[test]
     fn errors_name_the_chain() {
-        let suite = "docker.io 1 / Depends: containerd; containerd 1 / Depends: runc (>= 2) | crun (>= 9); \
+        let suite = "docker.io 1 / Depends: containerd; \
+            containerd 1 / Depends: runc (>= 2) | crun (>= 9); \
             runc 1.1; crun 1; b 1 / Depends: gone; exim 1 / Provides: mta / Conflicts: mta; \
             postfix 1 / Provides: mta; m 1 / Depends: postfix; broken 1 / Depends: x (1)";
         for (wanted, expected, hint) in [
             (
                 "docker.io",
-                "docker.io → containerd → runc (>= 2) | crun (>= 9): cannot be satisfied, trixie has runc 1.1, crun 1",
+                "docker.io → containerd → runc (>= 2) | crun (>= 9): cannot be satisfied, \
+                 trixie has runc 1.1, crun 1",
                 None,
             ),
             (
@@ -425,10 +427,14 @@ mod tests {
             edges in prop::collection::vec((0u8..8, 0u8..8, 0u8..8, any::<bool>()), 0..20),
         ) {
             let fields = |i: u8| {
-                let of = |conflict: bool| edges.iter().filter(move |e| e.0 == i && (e.3 && e.1 % 3 == 0) == conflict);
+                let of = |conflict: bool| {
+                    let is_conflict = |e: &(u8, u8, u8, bool)| e.3 && e.1.is_multiple_of(3);
+                    edges.iter().filter(move |e| e.0 == i && is_conflict(e) == conflict)
+                };
                 let depends: Vec<_> = of(false).map(|e| format!("p{} | p{}", e.1, e.2)).collect();
                 let conflicts: Vec<_> = of(true).map(|e| format!("p{}", e.2)).collect();
-                format!("p{i} 1 / Depends: {} / Conflicts: {}", depends.join(", "), conflicts.join(", "))
+                let (depends, conflicts) = (depends.join(", "), conflicts.join(", "));
+                format!("p{i} 1 / Depends: {depends} / Conflicts: {conflicts}")
             };
             let suite = (0..8).map(fields).collect::<Vec<_>>().join(";");
             let indexes = [index(Archive::Main, &suite)];
@@ -438,7 +444,7 @@ mod tests {
             let has = |n: u8| found.iter().any(|p| p.name == format!("p{n}"));
             prop_assert!(has(0) && has(1));
             for (from, one, two, conflict) in edges.iter().filter(|e| has(e.0)) {
-                match *conflict && one % 3 == 0 {
+                match *conflict && one.is_multiple_of(3) {
                     true => prop_assert!(two == from || !has(*two)),
                     false => prop_assert!(has(*one) || has(*two)),
                 }

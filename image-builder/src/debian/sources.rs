@@ -255,7 +255,7 @@ mod tests {
         write(
             "sources.list",
             "# deb http://commented/debian trixie main\n\
-             deb [arch=amd64 signed-by=/k/debian-archive-keyring.gpg] http://one/debian/ trixie main\n\
+             deb [arch=amd64 signed-by=/debian-archive-x.gpg] http://one/debian/ trixie main\n\
              deb-src http://source/debian trixie main\n\
              deb http://one/debian-security trixie-security main contrib # why\n\
              deb cdrom:[Debian]/ trixie main\n\

@@ -8,7 +8,7 @@ use pgp::composed::{
     SignedPublicKey, SignedSecretKey, SubkeyParamsBuilder,
 };
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData};
+use pgp::packet::{KeyFlags, SignatureConfig, SignatureType, Subpacket, SubpacketData};
 use pgp::ser::Serialize;
 use pgp::types::{Duration, KeyDetails, Password, SigningKey, Tag, Timestamp};
 use sha2::{Digest, Sha256};
@@ -61,8 +61,12 @@ impl Key {
         let key = &self.0.primary_key;
         let user = &mut self.0.details.users[0];
         let mut config = config(key, SignatureType::CertPositive, u64::from(u32::MAX));
+        let mut flags = KeyFlags::default();
+        flags.set_sign(true);
         let lifetime = SubpacketData::KeyExpirationTime(Duration::from_secs(seconds));
-        config.hashed_subpackets.push(Subpacket::regular(lifetime).unwrap());
+        for data in [lifetime, SubpacketData::KeyFlags(flags)] {
+            config.hashed_subpackets.push(Subpacket::regular(data).unwrap());
+        }
         let signature = config
             .sign_certification(key, key.public_key(), &Password::empty(), Tag::UserId, &user.id)
             .unwrap();
