@@ -196,7 +196,8 @@ impl Workloads {
             project.failures = 0;
             return;
         }
-        for line in &outcome.tail {
+        // The last one is part of the reason below.
+        for line in outcome.tail.iter().rev().skip(1).rev() {
             log::line(&format!("{name}: {line}"));
         }
         self.failed(index, &outcome.reason(), now);

@@ -1,5 +1,8 @@
 //! Links, addresses and routes by rtnetlink(7).
 
+mod message;
+
+use message::{Body, Message, attributes, messages, u16_at, u32_at};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
 use std::io;
@@ -37,7 +40,6 @@ const RTNH_F_ONLINK: u32 = 4;
 const IFA_F_DADFAILED: u32 = 0x08;
 const IFA_F_TENTATIVE: u32 = 0x40;
 
-const HEADER: usize = 16;
 /// The kernel sends at most 32 KiB a datagram.
 const BUFFER: usize = 32 * 1024;
 /// The kernel answers at once; this is a net against never.
@@ -314,75 +316,6 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
-}
-
-/// What follows the header of a message.
-#[derive(Debug, Default)]
-struct Body(Vec<u8>);
-
-impl Body {
-    fn raw(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let len = (value.len() + 4) as u16;
-        self.raw(&len.to_ne_bytes());
-        self.raw(&kind.to_ne_bytes());
-        self.raw(value);
-        self.0.resize(aligned(self.0.len()), 0);
-    }
-
-    fn message(&self, kind: u16, flags: u16, sequence: u32) -> Vec<u8> {
-        let mut message = ((HEADER + self.0.len()) as u32).to_ne_bytes().to_vec();
-        message.extend(kind.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend(sequence.to_ne_bytes());
-        message.extend([0; 4]);
-        message.extend(&self.0);
-        message
-    }
-}
-
-struct Message<'a> {
-    kind: u16,
-    sequence: u32,
-    body: &'a [u8],
-}
-
-const fn aligned(len: usize) -> usize {
-    (len + 3) & !3
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// The messages of a datagram; what is malformed ends them.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let len = u32_at(bytes, 0)? as usize;
-        let body = bytes.get(HEADER..len)?;
-        let message = Message { kind: u16_at(bytes, 4)?, sequence: u32_at(bytes, 8)?, body };
-        bytes = bytes.get(aligned(len)..).unwrap_or(&[]);
-        Some(message)
-    })
-}
-
-/// The attributes of a message; what is malformed ends them.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let len = usize::from(u16_at(bytes, 0)?);
-        let value = bytes.get(4..len)?;
-        // The two highest bits are flags.
-        let kind = u16_at(bytes, 2)? & 0x3fff;
-        bytes = bytes.get(aligned(len)..).unwrap_or(&[]);
-        Some((kind, value))
-    })
 }
 
 fn event(message: &Message<'_>) -> Option<Event> {
