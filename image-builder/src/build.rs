@@ -285,6 +285,9 @@ fn inputs_key(
     let described = format!("{definition:?}");
     let mut parts: Vec<Vec<u8>> = vec![BUILDER.to_vec(), described.into_bytes()];
     parts.extend([programs.init.clone(), programs.picker.clone()]);
+    // Another builder may give other bytes.
+    let builder = std::env::current_exe().map_err(Error::io("find", "the running program"))?;
+    parts.push(stamp(&builder)?.into_bytes());
     parts.extend(packages.iter().map(|package| package.sha256.to_vec()));
     for preload in preloads {
         parts.push(preload.name.clone().into_bytes());

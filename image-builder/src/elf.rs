@@ -2,12 +2,14 @@
 //!
 //! Reads headers and the dynamic section only, never a whole file: container runtimes are large.
 
+use crate::Error;
 use crate::tree::{Content, Kind, Tree, join, parent};
 use elf::abi::{
-    DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, PT_DYNAMIC, PT_INTERP, PT_LOAD,
+    DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_STRTAB, PT_DYNAMIC, PT_INTERP, PT_LOAD,
 };
+use elf::dynamic::DynamicTable;
 use elf::endian::LittleEndian;
-use elf::file::parse_ident;
+use elf::file::{Class, parse_ident};
 use elf::parse::ParseAt;
 use elf::segment::{ProgramHeader, SegmentTable};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,65 +25,79 @@ pub struct Needs {
     pub search: Vec<String>,
 }
 
-/// Reads what `content` needs; `None` when it is not a 64-bit ELF file.
-pub fn needs(content: &Content) -> Option<Needs> {
-    let read = |offset: u64, len: u64| -> Option<Vec<u8>> {
-        // Headers and string tables are small; anything else is not what it says.
-        if len > 8 << 20 || offset.checked_add(len)? > content.len() {
-            return None;
-        }
-        let mut bytes = vec![0; len as usize];
-        content.read_exact_at(&mut bytes, offset).ok()?;
-        Some(bytes)
-    };
-    let start = read(0, 64)?;
-    let (endian, class, ..) = parse_ident::<LittleEndian>(&start).ok()?;
-    if class != elf::file::Class::ELF64 {
-        return None;
+/// Headers are small; more than this is not what it says.
+const HEADERS_LIMIT: u64 = 1 << 20;
+/// Longest name of a library, or list of folders.
+const TEXT_LIMIT: u64 = 4096;
+
+/// Reads what `content` needs; `None` when it is not a 64-bit ELF file. A file that says it is one
+/// and cannot be read as one is an error, in words.
+pub fn needs(content: &Content) -> Result<Option<Needs>, String> {
+    if content.len() < 64 {
+        return Ok(None);
     }
+    let start = read(content, 0, 64)?;
+    let Ok((endian, Class::ELF64, ..)) = parse_ident::<LittleEndian>(&start) else {
+        return Ok(None);
+    };
     let u64_at = |at: usize| u64::from_le_bytes(start[at..at + 8].try_into().unwrap_or_default());
     let u16_at = |at: usize| u16::from_le_bytes(start[at..at + 2].try_into().unwrap_or_default());
     let (offset, size, count) = (u64_at(32), u64::from(u16_at(54)), u64::from(u16_at(56)));
-    if size != ProgramHeader::size_for(class) as u64 {
-        return None;
+    if count > 0 && size != ProgramHeader::size_for(Class::ELF64) as u64 {
+        return Err(format!("program headers of {size} bytes"));
     }
-    let headers = read(offset, size * count)?;
-    let segments: Vec<ProgramHeader> = SegmentTable::new(endian, class, &headers).iter().collect();
+    let headers = read(content, offset, size * count)?;
+    let table = SegmentTable::new(endian, Class::ELF64, &headers);
+    let segments: Vec<ProgramHeader> = table.iter().collect();
     let segment = |kind: u32| segments.iter().find(|s| s.p_type == kind);
 
     let mut needs = Needs::default();
     if let Some(interp) = segment(PT_INTERP) {
-        needs.interpreter = text(&read(interp.p_offset, interp.p_filesz)?, 0);
+        needs.interpreter = Some(text(content, interp.p_offset)?);
     }
-    let Some(dynamic) = segment(PT_DYNAMIC) else { return Some(needs) };
-    let dynamic = read(dynamic.p_offset, dynamic.p_filesz)?;
-    let entries: Vec<(i64, u64)> = elf::dynamic::DynamicTable::new(endian, class, &dynamic)
+    let Some(dynamic) = segment(PT_DYNAMIC) else { return Ok(Some(needs)) };
+    let dynamic = read(content, dynamic.p_offset, dynamic.p_filesz)?;
+    let entries: Vec<(i64, u64)> = DynamicTable::new(endian, Class::ELF64, &dynamic)
         .iter()
         .map(|entry| (entry.d_tag, entry.d_val()))
+        .take_while(|(tag, _)| *tag != DT_NULL)
         .collect();
-    let value = |tag: i64| entries.iter().find(|(t, _)| *t == tag).map(|(_, v)| *v);
-    let address = value(DT_STRTAB)?;
-    let load = segments.iter().find(|s| {
-        s.p_type == PT_LOAD && address >= s.p_vaddr && address - s.p_vaddr < s.p_filesz
-    })?;
-    let strings = read(load.p_offset + (address - load.p_vaddr), value(DT_STRSZ)?)?;
+    let Some((_, address)) = entries.iter().find(|(tag, _)| *tag == DT_STRTAB) else {
+        return Ok(Some(needs));
+    };
+    let holds = |s: &&ProgramHeader| {
+        s.p_type == PT_LOAD && *address >= s.p_vaddr && address - s.p_vaddr < s.p_filesz
+    };
+    let load = segments.iter().find(holds).ok_or("a string table outside of the file")?;
+    let strings = load.p_offset.saturating_add(address - load.p_vaddr);
     for (tag, at) in entries {
         match tag {
-            DT_NEEDED => needs.libraries.extend(text(&strings, at)),
+            DT_NEEDED => needs.libraries.push(text(content, strings.saturating_add(at))?),
             DT_RUNPATH | DT_RPATH => {
-                let paths = text(&strings, at).unwrap_or_default();
+                let paths = text(content, strings.saturating_add(at))?;
                 needs.search.extend(paths.split(':').map(str::to_owned));
             }
             _ => {}
         }
     }
-    Some(needs)
+    Ok(Some(needs))
 }
 
-fn text(bytes: &[u8], at: u64) -> Option<String> {
-    let bytes = bytes.get(usize::try_from(at).ok()?..)?;
-    let end = bytes.iter().position(|&b| b == 0)?;
-    String::from_utf8(bytes[..end].to_vec()).ok()
+fn read(content: &Content, offset: u64, len: u64) -> Result<Vec<u8>, String> {
+    let end = offset.checked_add(len).filter(|end| *end <= content.len());
+    if len > HEADERS_LIMIT || end.is_none() {
+        return Err(format!("{len} bytes at {offset} are not in the file"));
+    }
+    let mut bytes = vec![0; len as usize];
+    content.read_exact_at(&mut bytes, offset).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+/// The text at `at`, up to its NUL. String tables of large programs are never read whole.
+fn text(content: &Content, at: u64) -> Result<String, String> {
+    let bytes = read(content, at, content.len().saturating_sub(at).min(TEXT_LIMIT))?;
+    let end = bytes.iter().position(|&b| b == 0).ok_or("a name without an end")?;
+    String::from_utf8(bytes[..end].to_vec()).map_err(|_| "a name that is not UTF-8".to_owned())
 }
 
 /// The folders that Debian's dynamic loader searches, beside a file's own.
@@ -108,14 +124,16 @@ pub struct Links {
 
 impl Links {
     /// Reads every ELF file of `tree`. Files for which `skip` holds are left out.
-    pub fn read(tree: &Tree, skip: impl Fn(&str) -> bool) -> Links {
+    pub fn read(tree: &Tree, skip: impl Fn(&str) -> bool) -> crate::Result<Links> {
         let mut links = Links::default();
         for (path, node) in tree.iter() {
             let Kind::File(content) = &node.kind else { continue };
             if skip(path) {
                 continue;
             }
-            let Some(needs) = needs(content) else { continue };
+            let needs = needs(content)
+                .map_err(|why| Error::corrupt(format!("/{path} is not a whole ELF file: {why}")))?;
+            let Some(needs) = needs else { continue };
             let mut found = Vec::new();
             let asked = needs.interpreter.iter().chain(&needs.libraries);
             for library in asked {
@@ -128,7 +146,7 @@ impl Links {
             }
             links.needed.insert(path.to_owned(), found);
         }
-        links
+        Ok(links)
     }
 
     /// All paths that the files for which `root` holds need, directly or through others.
@@ -180,7 +198,7 @@ mod tests {
 
     #[test]
     fn reads_what_this_test_needs() {
-        let needs = needs(&this_program()).expect("an ELF file");
+        let needs = needs(&this_program()).expect("whole").expect("an ELF file");
         assert!(needs.libraries.iter().any(|l| l == "libc.so.6"), "{needs:?}");
         assert!(needs.interpreter.is_some_and(|i| i.contains("ld-linux")));
     }
@@ -189,16 +207,18 @@ mod tests {
     fn a_missing_library_names_both() {
         let mut tree = Tree::new(0);
         tree.insert("usr/bin/x", Node::new(Kind::File(this_program()), 0o755, 0));
-        let missing = Links::read(&tree, |_| false).missing;
+        let missing = Links::read(&tree, |_| false).expect("whole").missing;
         let pair = Missing { file: "usr/bin/x".into(), library: "libc.so.6".into() };
         assert!(missing.contains(&pair), "{missing:?}");
     }
 
     #[test]
-    fn what_is_not_elf_or_cut_short_is_no_elf() {
-        assert_eq!(needs(&Content::from_bytes(*b"#!/bin/sh\n")), None);
+    fn what_is_not_elf_is_none_and_what_is_cut_short_an_error() {
+        let script = [b"#!/bin/sh\n".as_slice(), &[b'#'; 100]].concat();
+        assert_eq!(needs(&Content::from_bytes(script)), Ok(None));
+        assert_eq!(needs(&Content::from_bytes(*b"\x7fELF")), Ok(None));
         let mut cut = this_program().read_all().expect("bytes");
         cut.truncate(100);
-        assert_eq!(needs(&Content::from_bytes(cut)), None);
+        assert!(needs(&Content::from_bytes(cut)).is_err());
     }
 }

@@ -2,18 +2,13 @@
 //! both the word on the kernel command line and the program in the verified root.
 
 use crate::log;
-use rustix::fs::OFlags;
-use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 use sys::process::{self, Pid, Spawn, Streams};
 
 const SHELL: &str = "/usr/bin/busybox";
 const LINE: &str = "/dev/ttyS1";
-/// Looking at the line does not make it PID 1's terminal.
-const NO_TERMINAL: i32 = OFlags::NOCTTY.union(OFlags::NONBLOCK).bits() as i32;
 /// Between the end of a shell and the start of the next.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -27,9 +22,8 @@ pub struct DebugShell {
 impl DebugShell {
     /// Starts nothing yet. `None` when the image has no shell or the machine no second line.
     pub fn new(asked_for: bool) -> Option<DebugShell> {
-        // The device is there without the line: then it cannot be opened.
-        let line = || File::options().read(true).write(true).custom_flags(NO_TERMINAL).open(LINE);
-        let possible = asked_for && Path::new(SHELL).exists() && line().is_ok();
+        let possible =
+            asked_for && Path::new(SHELL).exists() && sys::terminal::open(Path::new(LINE)).is_ok();
         possible.then_some(DebugShell { pid: None, next: Duration::ZERO })
     }
 

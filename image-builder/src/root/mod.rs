@@ -83,7 +83,7 @@ pub fn compose(
 
     let rules = contents::rules(definition, &asked_for);
     let mut dropped = rules.apply(&mut tree);
-    dropped.extend(drop_unneeded_libraries(&mut tree, &rules, definition, &asked_for));
+    dropped.extend(drop_unneeded_libraries(&mut tree, &rules, definition, &asked_for)?);
     dropped.sort();
 
     let os_release = settle::os_release(definition);
@@ -152,12 +152,12 @@ fn drop_unneeded_libraries(
     rules: &Rules,
     definition: &Definition,
     asked_for: &BTreeSet<String>,
-) -> Vec<String> {
+) -> Result<Vec<String>> {
     let is_library = |path: &str| {
         let folder = crate::tree::parent(path);
         (folder == "usr/lib/x86_64-linux-gnu" || folder == "usr/lib") && path.contains(".so")
     };
-    let links = Links::read(tree, contents::is_kernel_module);
+    let links = Links::read(tree, contents::is_kernel_module)?;
     let needed = links.reachable(|path| !is_library(path) || asked_for.contains(path));
     let keep = Rules::new(definition.keep.iter().cloned(), Vec::<String>::new());
     let gone: Vec<String> = tree
@@ -172,7 +172,7 @@ fn drop_unneeded_libraries(
         })
         .map(|(path, _)| path.to_owned())
         .collect();
-    rules.remove(tree, gone)
+    Ok(rules.remove(tree, gone))
 }
 
 /// Everything that the host starts is there, with every library that it needs.
@@ -187,7 +187,7 @@ fn check(definition: &Definition, tree: &Tree) -> Result<()> {
                 .with_hint("the host needs it: do not drop it"));
         }
     }
-    match Links::read(tree, contents::is_kernel_module).missing.first() {
+    match Links::read(tree, contents::is_kernel_module)?.missing.first() {
         None => Ok(()),
         Some(missing) => Err(Error::refused(format!(
             "/{} needs {}, which is not in the root",
