@@ -117,7 +117,7 @@ impl Partition {
     }
 
     /// Size in bytes when the image definition says nothing. Chosen for ten years of growth,
-    /// because a disk cannot be repartitioned by an update. `Data` gets a small start here and
+    /// because a disk cannot be repartitioned by an update. `Data` gets enough to try an image here and
     /// the rest of the disk at first boot.
     pub const fn default_size(self) -> u64 {
         match self {
@@ -126,7 +126,7 @@ impl Partition {
             Partition::Boot(_) => 128 * MIB,
             Partition::Root(_) => 2048 * MIB,
             Partition::Verity(_) => 32 * MIB,
-            Partition::Data => 64 * MIB,
+            Partition::Data => 4096 * MIB,
         }
     }
 }
