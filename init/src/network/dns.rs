@@ -29,7 +29,11 @@ pub fn resolve(name: &str, random: &mut Random) -> io::Result<Vec<IpAddr>> {
         return Ok(vec![address]);
     }
     let servers = resolver::current_servers();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no name server is known");
+    let why = match servers.is_empty() {
+        true => "no name server is known",
+        false => "the name servers know no address",
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, why);
     for server in servers {
         let mut addresses = Vec::new();
         for kind in [Kind::A, Kind::Aaaa] {
