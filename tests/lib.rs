@@ -2,8 +2,8 @@
 
 use contract::console::Ready;
 use image_builder::cache::Cache;
-use image_builder::debian::{Mirrors, Network};
-use image_builder::tools;
+use image_builder::debian::Network;
+use image_builder::tools::Tools;
 use qemu::{Config, Machine, PortForward, Toolset};
 use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
 use std::ffi::OsStr;
@@ -85,33 +85,33 @@ pub fn build(definition: &str, sets: &[&str]) -> PathBuf {
 /// QEMU and its firmware, installed or from Debian packages.
 pub fn toolset() -> &'static Toolset {
     static TOOLS: OnceLock<Toolset> = OnceLock::new();
-    TOOLS.get_or_init(|| {
-        let (cache, mirrors) = sources();
-        tools::qemu(&cache, &mirrors, Network::Online).expect("QEMU")
-    })
+    TOOLS.get_or_init(|| tools(&cache()).qemu().expect("QEMU"))
 }
 
-/// A checker such as `e2fsck`: its program and first arguments, from Debian packages where it is
-/// not installed.
-pub fn tool(name: &str) -> Command {
-    let (cache, mirrors) = sources();
-    let argv = tools::tool(&cache, &mirrors, Network::Online, name).expect("a tool");
+/// A checker such as `e2fsck`, from Debian packages.
+pub fn checker(name: &str) -> Command {
+    let argv = tools(&cache()).checker(name).expect("a checker");
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]);
     command
 }
 
+/// The cache that `berth` uses too.
+pub fn cache() -> Cache {
+    Cache::open(None).expect("a cache")
+}
+
+fn tools(cache: &Cache) -> Tools<'_> {
+    Tools { cache, mirror: None, network: Network::Online }
+}
+
 /// Runs a checker, which has to succeed.
 pub fn judge<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> String {
-    let output = tool(name).args(args).output().expect("the checker starts");
+    let output = checker(name).args(args).output().expect("the checker starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {}\n{text}\n{errors}", output.status);
     text
-}
-
-fn sources() -> (Cache, Mirrors) {
-    (Cache::open(None).expect("a cache"), Mirrors::find(None).expect("a mirror"))
 }
 
 /// A disk of its own for one scenario: a sparse copy of an image.

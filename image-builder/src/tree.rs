@@ -185,6 +185,16 @@ impl Tree {
         Tree { nodes: BTreeMap::from([(String::new(), Node::directory(mtime))]) }
     }
 
+    /// A tree with the links of a merged /usr, which Debian ships in base-files.
+    pub fn with_merged_usr(mtime: i64) -> Tree {
+        let mut tree = Tree::new(mtime);
+        for name in ["bin", "lib", "lib64", "sbin"] {
+            tree.insert(&format!("usr/{name}"), Node::directory(mtime));
+            tree.insert(name, Node::symlink(&format!("usr/{name}"), mtime));
+        }
+        tree
+    }
+
     /// The path that `path` really names, with symbolic links among its parent directories
     /// followed: `lib/x` is `usr/lib/x` on a merged-/usr system. The last part is not followed.
     pub fn real_path(&self, path: &str) -> String {

@@ -29,6 +29,9 @@ const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// What container runtimes put there too when an image says nothing.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Writes the archive under a temporary name and renames it to `out`.
 pub(super) fn write(
     definition: &ContainerDefinition,
@@ -83,9 +86,9 @@ pub(super) fn write(
 
 /// The image configuration (OCI image-spec 1.1, config.md).
 fn config(definition: &ContainerDefinition, layers: &[(u64, String)], epoch: i64) -> Value {
-    let mut environment =
-        vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
-    environment.extend(definition.environment.iter().map(|(k, v)| format!("{k}={v}")));
+    let mut environment = definition.environment.clone();
+    environment.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+    let environment: Vec<String> = environment.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let set = |names: Vec<String>| -> Value {
         names.into_iter().map(|name| (name, json!({}))).collect::<serde_json::Map<_, _>>().into()
     };

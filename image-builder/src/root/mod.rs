@@ -60,8 +60,7 @@ pub fn compose(
     programs: &Programs,
     preloads: &[Preload],
 ) -> Result<Root> {
-    let mut tree = Tree::new(0);
-    merge_usr(&mut tree);
+    let mut tree = Tree::with_merged_usr(0);
     let mut asked_for = BTreeSet::new();
     for unpacked in packages {
         debian::package::add_to_tree(unpacked, &mut tree)?;
@@ -101,14 +100,6 @@ pub fn compose(
     }
     check(definition, &tree)?;
     Ok(Root { tree, dropped, kernel_release, kernel, stub, os_release, epoch, copyright })
-}
-
-/// Debian ships these links in base-files, which would bring a root of its own.
-fn merge_usr(tree: &mut Tree) {
-    for name in ["bin", "lib", "lib64", "sbin"] {
-        tree.insert(&format!("usr/{name}"), Node::directory(0));
-        tree.insert(name, Node::symlink(&format!("usr/{name}"), 0));
-    }
 }
 
 fn kernel(tree: &Tree) -> Result<(String, Content)> {
