@@ -1,8 +1,10 @@
 //! What the scenarios share: images built once, machines started from copies of them.
 
 use contract::console::Ready;
+use contract::layout::Partition;
 use image_builder::cache::Cache;
 use image_builder::debian::Network;
+use image_builder::inspect;
 use image_builder::tools::Tools;
 use qemu::{Config, Machine, PortForward, Toolset};
 use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
@@ -112,6 +114,13 @@ pub fn judge<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> 
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {}\n{text}\n{errors}", output.status);
     text
+}
+
+/// Where `partition` lies on a disk, as our own report says; the checkers vouch for the table.
+pub fn place(disk: &Path, partition: Partition) -> inspect::report::Partition {
+    let report = inspect::inspect(disk).expect("an image");
+    let found = report.partitions.into_iter().find(|p| p.label == partition.label());
+    found.expect("the partition is there")
 }
 
 /// A disk of its own for one scenario: a sparse copy of an image.
