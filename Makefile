@@ -46,4 +46,4 @@ check: ## Fast: format, lints, unit tests
 
 .PHONY: bench
 bench: build ## Measure what docs/performance.md states
-	tests/bench.sh $(BERTH)
+	$(CARGO) run --release -p e2e --bin bench
