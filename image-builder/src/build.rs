@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 /// Raised when the same inputs give other bytes than before.
 const BUILDER: &[u8] = b"berth image 1";
 
-/// Arguments of every kernel. A kernel that panics reboots after ten seconds.
-const KERNEL_ARGUMENTS: &str = "panic=10 oops=panic quiet loglevel=4";
+/// Arguments of every kernel. A kernel that panics reboots after ten seconds; a disk whose primary
+/// partition table is torn is read by its backup.
+const KERNEL_ARGUMENTS: &str = "gpt panic=10 oops=panic quiet loglevel=4";
 
 /// What the ESP's host configuration says before a person edits it.
 const HOST_TOML: &str = "# The configuration of this host. `berth check` on any machine says what is wrong with it.\n\

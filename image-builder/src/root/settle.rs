@@ -40,13 +40,15 @@ pub(super) fn os_release(definition: &Definition) -> String {
     text
 }
 
-/// Files of `/etc` that differ from machine to machine: `init` writes them into `/run`.
-const RUN_LINKS: [(&str, &str); 5] = [
+/// Files of `/etc` that differ from machine to machine, which `init` writes into `/run`, and two
+/// that lie elsewhere.
+const LINKS: [(&str, &str); 6] = [
     ("etc/hostname", "../run/hostname"),
     ("etc/hosts", "../run/hosts"),
     ("etc/machine-id", "../run/machine-id"),
     ("etc/resolv.conf", "../run/resolv.conf"),
     ("etc/mtab", "../proc/self/mounts"),
+    ("etc/os-release", "../usr/lib/os-release"),
 ];
 
 /// What `update-alternatives` would have linked. Debian's iptables is a multi-call program.
@@ -86,7 +88,7 @@ pub(super) fn settle(
     for (path, mode) in DIRECTORIES {
         tree.insert(path, Node::directory(epoch).with_mode(mode));
     }
-    for (path, target) in RUN_LINKS {
+    for (path, target) in LINKS {
         tree.insert(path, Node::symlink(target, epoch));
     }
     if super::has_docker(definition.runtime) {
@@ -102,7 +104,7 @@ pub(super) fn settle(
     text("etc/passwd", accounts::passwd(&accounts));
     text("etc/group", accounts::group(&accounts));
     text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".into());
-    text("etc/os-release", os_release.to_owned());
+    text("usr/lib/os-release", os_release.to_owned());
     text(&format!("{LIB_DIR}/build-time"), format!("{epoch}\n"));
     text(&format!("{LIB_DIR}/modules.load"), contents::MODULES.join("\n") + "\n");
     if let Some(host_config) = &definition.host_config {
