@@ -195,7 +195,7 @@ fn own_paths(manifest: &Manifest, docker: bool) -> Vec<String> {
         usr/sbin/ip6tables usr/sbin/ip6tables-save usr/sbin/ip6tables-restore";
     let modules = ["dep", "alias", "softdep"]
         .map(|name| format!("usr/lib/modules/{}/modules.{name}", manifest.kernel));
-    let docker = docker.then_some(DOCKER).unwrap_or_default();
+    let docker = if docker { DOCKER } else { "" };
     let paths = ALWAYS.split_whitespace().chain(docker.split_whitespace());
     paths.map(str::to_owned).chain(modules).collect()
 }
