@@ -37,7 +37,7 @@ fn builds_images_and_enforces_limits() {
     let disk = Disk::copy_of(demo_image());
     let (mut host, _) = boot(&disk.config());
 
-    let dockerfile = "FROM berth.local/busybox:1\nUSER 0:0\nRUN echo built > /built\nCMD [\"cat\", \"/built\"]\n";
+    let dockerfile = "FROM berth.local/busybox:1\nUSER 0:0\nRUN echo built > /built\nCMD [\"busybox\", \"cat\", \"/built\"]\n";
     sh(&mut host, "mkdir -p /tmp/build");
     for line in dockerfile.lines() {
         sh(&mut host, &format!("echo '{line}' >> /tmp/build/Dockerfile"));
