@@ -289,7 +289,9 @@ fn inputs_key(
     // Another builder may give other bytes.
     let builder = std::env::current_exe().map_err(Error::io("find", "the running program"))?;
     parts.push(stamp(&builder)?.into_bytes());
-    parts.extend(packages.iter().map(|package| package.sha256.to_vec()));
+    for Package { name, version, sha256, .. } in packages {
+        parts.push(format!("{name} {version} {}", hex(sha256)).into_bytes());
+    }
     for preload in preloads {
         parts.push(preload.name.clone().into_bytes());
         parts.push(stamp(&preload.path)?.into_bytes());

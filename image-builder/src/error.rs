@@ -95,6 +95,11 @@ impl Error {
                 let folders = "-o for results, XDG_CACHE_HOME for the cache";
                 Some(format!("free some space, or choose another folder: {folders}"))
             }
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => Some(
+                "raise the limit of file sizes (`ulimit -f unlimited`), or choose a folder on a \
+                 filesystem that holds large files"
+                    .into(),
+            ),
             Error::Fetch { .. } => {
                 Some("check the network, name a mirror with --mirror, or use --offline".into())
             }
@@ -106,7 +111,9 @@ impl Error {
     /// The exit code that `main` ends with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Error::Input(_) | Error::Refused { .. } => ExitCode::BadInput,
+            Error::Input(_)
+            | Error::Refused { .. }
+            | Error::Qemu(qemu::Error::NotAnImage { .. }) => ExitCode::BadInput,
             _ => ExitCode::Failed,
         }
     }

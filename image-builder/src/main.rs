@@ -4,8 +4,13 @@ mod cli;
 
 use clap::Parser;
 use image_builder::Error;
+use signal_hook::consts::SIGXFSZ;
+use std::sync::Arc;
 
 fn main() -> std::process::ExitCode {
+    // With a handler, writing beyond the limit of file sizes is an error that can be told instead
+    // of the end. That it cannot be caught is no reason to do nothing.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     let code = match cli::run(cli::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

@@ -321,7 +321,7 @@ fn copy_writable(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Refuses what is certainly not a disk image, before the firmware does so without words.
-fn check_image(path: &Path) -> Result<()> {
+pub(crate) fn check_image(path: &Path) -> Result<()> {
     let refused = |why| Err(Error::NotAnImage { path: path.to_owned(), why });
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let kind = file.metadata().map_err(Error::io("read", path))?.file_type();

@@ -8,7 +8,7 @@ use crate::accel;
 use crate::config::{Config, Toolset};
 use crate::console::{Line, Sink};
 use crate::error::{Error, Result, Tail};
-use crate::machine::Machine;
+use crate::machine::{Machine, check_image};
 use contract::console::Ready;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -69,6 +69,8 @@ pub fn run(tools: &Toolset, config: &Config, detach: bool) -> Result<Outcome> {
 
 /// The console on standard output, until the machine ends.
 fn attached(tools: &Toolset, config: &Config, dir: Option<&Path>) -> Result<Outcome> {
+    // Before the trial of an accelerator, which takes a while.
+    check_image(&config.image)?;
     let accel = accel::detect(tools)?;
     eprintln!("berth: starting {} with {accel}", config.image.display());
     let (events, inbox) = channel();

@@ -301,6 +301,14 @@ struct Opened {
 }
 
 fn failed(url: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    // The client's words for a failure of the system add nothing to the system's.
+    let source = match source.downcast::<ureq::Error>() {
+        Ok(error) => match *error {
+            ureq::Error::Io(error) => error.into(),
+            other => other.into(),
+        },
+        Err(source) => source,
+    };
     Error::Fetch { url: shown(url), source }
 }
 

@@ -58,10 +58,9 @@ impl Lock {
             other => other.map_err(Error::io("read", path))?,
         };
         let file = path.display().to_string();
-        let lock: Lock = toml_input::parse(&file, &text)?;
-        let wrong = |message: String| {
-            Error::from(InputError::new(&file, message).with_hint("`berth lock` writes it anew"))
-        };
+        let anew = "`berth lock` writes it anew";
+        let lock: Lock = toml_input::parse(&file, &text).map_err(|e| e.with_hint(anew))?;
+        let wrong = |message: String| Error::from(InputError::new(&file, message).with_hint(anew));
         if lock.format != FORMAT {
             return Err(wrong(format!("format {} is not known", lock.format)));
         }

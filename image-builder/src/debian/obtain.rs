@@ -125,21 +125,20 @@ impl Here<'_> {
     /// `fresh` is a `.deb` that was hashed while it was downloaded.
     fn unpack(&self, package: &Package, fresh: Option<PathBuf>) -> Result<Unpacked> {
         let (cache, sha256) = (self.cache, &package.sha256);
-        let unpacked = |(facts, tar)| {
-            Unpacked::new(package.clone(), facts, tar, unpack::tar_path(cache, sha256))
-        };
+        let unpacked =
+            |(facts, tar)| Unpacked::new(package, facts, tar, unpack::tar_path(cache, sha256));
         if let Some(path) = fresh {
             if let Some(found) = unpack::unpack(cache, package, &path, true)? {
-                return Ok(unpacked(found));
+                return unpacked(found);
             }
         } else if let Some(found) = unpack::cached(cache, sha256)? {
-            return Ok(unpacked(found));
+            return unpacked(found);
         }
         let blob = cache.blob(sha256);
         if blob.exists()
             && let Some(found) = unpack::unpack(cache, package, &blob, false)?
         {
-            return Ok(unpacked(found));
+            return unpacked(found);
         }
         // Everything cached of it is damaged.
         let Package { name, version, .. } = package;
@@ -150,7 +149,7 @@ impl Here<'_> {
         unpack::forget(cache, sha256);
         let path = self.download(package, None)?;
         match unpack::unpack(cache, package, &path, true)? {
-            Some(found) => Ok(unpacked(found)),
+            Some(found) => unpacked(found),
             None => Err(Error::corrupt(format!("package {name} {version}: damaged in the cache"))),
         }
     }

@@ -23,8 +23,17 @@ pub struct Unpacked {
 }
 
 impl Unpacked {
-    pub(super) fn new(package: Package, facts: Facts, tar: File, path: PathBuf) -> Unpacked {
-        Unpacked { package, facts, tar: Arc::new(tar), path: Arc::new(path) }
+    /// Refuses a file that calls itself something else than the index or the lock does.
+    pub(super) fn new(package: &Package, facts: Facts, tar: File, path: PathBuf) -> Result<Self> {
+        for (field, expected) in [("Package", &package.name), ("Version", &package.version)] {
+            let found = control_field(&facts.control, field).unwrap_or_default();
+            if found != expected {
+                let Package { name, version, .. } = package;
+                let what = format!("package {name} {version}: its own {field} is `{found}`");
+                return Err(Error::corrupt(what).with_hint("`berth lock` writes a lock file anew"));
+            }
+        }
+        Ok(Unpacked { package: package.clone(), facts, tar: Arc::new(tar), path: Arc::new(path) })
     }
 
     /// The first line of a field of its control file: `Section`, `Source`, `Homepage`...

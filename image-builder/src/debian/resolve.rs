@@ -59,6 +59,12 @@ struct Solver<'a> {
     by_name: HashMap<&'a str, usize>,
 }
 
+/// Whether Debian's policy would let a package have this name.
+fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.starts_with(plain) && text.chars().all(|c| plain(c) || "+-.".contains(c))
+}
+
 impl<'a> Solver<'a> {
     fn new(universe: &'a Universe<'a>, request: &'a Request) -> Result<Solver<'a>> {
         let mut solver = Solver {
@@ -78,6 +84,10 @@ impl<'a> Solver<'a> {
                 }
                 None => Relation::any(asked),
             };
+            if !is_name(relation.name) {
+                return Err(Error::refused(format!("`{asked}` is not the name of a package"))
+                    .with_hint("write `name`, or `name=version` to pin one"));
+            }
             if solver.assumed.contains(relation.name) {
                 return Err(Error::refused(format!(
                     "package {} cannot be asked for: the builder does its work itself",
@@ -229,9 +239,22 @@ impl<'a> Solver<'a> {
                     "{chain}: {name} is already taken in version {}",
                     other.record.version()
                 ),
-                false => format!("{chain}: {name} conflicts with {other_name} ({other_chain})"),
+                false => {
+                    // Who asked matters where it was not the person.
+                    let by = |chain: &str, own: &str| match chain == own {
+                        true => String::new(),
+                        false => format!(" (asked for by {chain})"),
+                    };
+                    let (asked, other) = (by(&chain, name), by(&other_chain, other_name));
+                    format!("package {name}{asked} conflicts with {other_name}{other}")
+                }
             };
-            return Error::refused(what);
+            let first = |chain: &str| chain.split(" → ").next().unwrap_or_default().to_owned();
+            let (one, two) = (first(&chain), first(&other_chain));
+            return match one == two {
+                true => Error::refused(what),
+                false => Error::refused(what).with_hint(format!("leave out {one} or {two}")),
+            };
         }
         let known: Vec<String> = group
             .iter()
@@ -377,8 +400,21 @@ mod tests {
                 Some("did you mean `docker.io`?"),
             ),
             ("b", "b → gone: trixie has no such package", None),
-            ("exim m", "m → postfix: postfix conflicts with exim (exim)", None),
-            ("m exim", "m → postfix: postfix conflicts with exim (exim)", None),
+            (
+                "exim m",
+                "package postfix (asked for by m → postfix) conflicts with exim",
+                Some("leave out m or exim"),
+            ),
+            (
+                "m exim",
+                "package postfix (asked for by m → postfix) conflicts with exim",
+                Some("leave out m or exim"),
+            ),
+            (
+                "runc>=2",
+                "`runc>=2` is not the name of a package",
+                Some("write `name`, or `name=version` to pin one"),
+            ),
             (
                 "runc=2",
                 "runc (= 2): cannot be satisfied, trixie has runc 1.1",

@@ -1,0 +1,360 @@
+//! What a person sees: help, and the answer to every kind of bad input, by running `berth`.
+//!
+//! Each test writes a transcript and compares it with `snapshots/NAME.txt`. `BERTH_BLESS=1` writes
+//! the file instead; read the difference before committing it.
+
+use e2e::{berth, build, cache, project};
+use image_builder::cache::{Cache, Hashing, hex, key, parse_hex};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder to work in, and what was typed and seen there.
+struct Session {
+    folder: tempfile::TempDir,
+    transcript: String,
+}
+
+impl Session {
+    /// With a definition `host.toml` that builds, and an empty folder `out`.
+    fn new() -> Session {
+        // Packages and indexes are in the cache after this, so that nothing below needs a network.
+        build("configs/containerd.toml", &["name=e2e-command-line"]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let session = Session { folder, transcript: String::new() };
+        std::fs::create_dir(session.path("out")).expect("a folder");
+        session.write("host.toml", DEFINITION);
+        session
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("written");
+    }
+
+    /// Runs `berth` with arguments that hold no spaces; notes what it said and how it ended.
+    fn berth(&mut self, args: &str) -> Option<i32> {
+        let mut command = Command::new(berth());
+        command.args(args.split(' ').filter(|arg| !arg.is_empty()));
+        self.run(args, command)
+    }
+
+    fn run(&mut self, shown: &str, mut command: Command) -> Option<i32> {
+        let output = command.current_dir(self.folder.path()).output().expect("it starts");
+        let code = output.status.code();
+        let out = String::from_utf8(output.stdout).expect("text");
+        let errors = String::from_utf8(output.stderr).expect("text");
+        // How a machine is emulated depends on this one.
+        let errors = errors.lines().filter(|line| !line.starts_with("berth: starting"));
+        self.transcript += &format!("$ berth {shown}\n");
+        for line in out.lines().chain(errors) {
+            self.transcript += &format!("{}\n", line.trim_end());
+        }
+        match code {
+            Some(code) => self.transcript += &format!("[{code}]\n\n"),
+            None => self.transcript += &format!("[{}]\n\n", output.status),
+        }
+        code
+    }
+
+    /// The same for what has to fail and to leave the folder `out` empty.
+    fn refused(&mut self, args: &str) {
+        let code = self.berth(args);
+        assert!(matches!(code, Some(1 | 2)), "{args}: {code:?}\n{}", self.transcript);
+        let left = names(&self.path("out"));
+        assert!(left.is_empty(), "{args}: left behind {left:?}");
+    }
+
+    /// Compares what was seen with what it should be. `unstable` texts are shown as `[...]`.
+    fn compare(self, name: &str, unstable: &[&str]) {
+        let folder = self.folder.path().to_str().expect("a plain path").to_owned();
+        let mut seen = self.transcript.replace(&folder, "[folder]");
+        for text in unstable {
+            seen = seen.replace(text, "[...]");
+        }
+        let path = project().join("tests/snapshots").join(format!("{name}.txt"));
+        if std::env::var_os("BERTH_BLESS").is_some() {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(&path, &seen).expect("written");
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(seen, expected, "{} differs:\n{seen}", path.display());
+    }
+}
+
+/// A small host.
+const DEFINITION: &str = "name = \"host\"\nversion = \"1\"\nsuite = \"trixie\"\n\
+                          runtime = \"containerd\"\nkernel = \"cloud\"\n";
+
+/// Partitions that leave little to hash.
+const SMALL: &str = "--set partitions.root=300MiB --set partitions.data=64MiB";
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn digest(path: &Path) -> String {
+    let mut file = std::fs::File::open(path).expect("a file");
+    let mut hashing = Hashing::new(std::io::sink());
+    std::io::copy(&mut file, &mut hashing).expect("read");
+    hex(&hashing.finish().1)
+}
+
+#[test]
+fn help() {
+    let mut session = Session::new();
+    for args in ["--help", "build -h", "lock -h", "inspect -h", "container -h", "run -h"] {
+        assert_eq!(session.berth(args), Some(0));
+    }
+    assert_eq!(session.berth("check -h"), Some(0));
+    session.refused("biuld host.toml");
+    session.refused("build");
+    session.refused("run host.toml --disk floppy");
+    session.refused("run host.toml -p http");
+    session.compare("help", &[]);
+}
+
+#[test]
+fn mistakes_in_a_definition() {
+    let mut session = Session::new();
+    for (file, text) in [
+        ("unknown-key.toml", format!("{DEFINITION}pakages = [\"nano\"]\n")),
+        ("unknown-table.toml", format!("{DEFINITION}[debg]\nshell = true\n")),
+        ("wrong-type.toml", format!("{DEFINITION}packages = 3\n")),
+        ("syntax.toml", format!("{DEFINITION}packages = [\nkeep = []\n")),
+        ("no-name.toml", DEFINITION.replace("name = \"host\"\n", "")),
+        ("bad-version.toml", DEFINITION.replace("\"1\"", "\"1 2\"")),
+        ("bad-runtime.toml", DEFINITION.replace("containerd", "contanerd")),
+        ("size.toml", format!("{DEFINITION}[partitions]\nroot = \"2GB\"\n")),
+    ] {
+        session.write(file, &text);
+        session.refused(&format!("build {file} -o out --offline"));
+    }
+    session.refused("build absent.toml -o out --offline");
+    for set in ["nothing", "packages=3", "pakages=[]", "partitions.rot=1GiB", "name=/etc"] {
+        session.refused(&format!("build host.toml -o out --offline --set {set}"));
+    }
+    session.compare("definition", &[]);
+}
+
+#[test]
+fn packages_that_cannot_be_had() {
+    let mut session = Session::new();
+    for packages in ["ngnix", "nginx>=1", "postfix\",\"exim4-daemon-light"] {
+        let set = format!("packages=[\"{packages}\"]");
+        session.refused(&format!("build host.toml -o out --offline --set {set}"));
+    }
+    session.compare("packages", &[]);
+}
+
+#[test]
+fn a_pinned_version_that_is_not_there() {
+    let mut session = Session::new();
+    session.refused("build host.toml -o out --offline --set packages=[\"nano=1.0\"]");
+    // What Debian has instead changes with its updates.
+    let seen = session.transcript.clone();
+    let (_, has) = seen.split_once("trixie has ").expect("the versions that there are");
+    session.compare("pin", &[has.lines().next().expect("a line")]);
+}
+
+#[test]
+fn partitions_that_are_too_small() {
+    for (name, set, hint) in [
+        ("root", "partitions.root=64MiB", "raise `[partitions] root` to at least \""),
+        ("boot", "partitions.boot=8MiB", "raise `[partitions] boot` to at least \""),
+    ] {
+        let mut session = Session::new();
+        let args = format!("build host.toml -o out --offline --set {set}");
+        session.refused(&args);
+        let seen = session.transcript.clone();
+        assert!(seen.contains("MiB too large") && seen.ends_with("[2]\n\n"), "{seen}");
+        // With the size of the hint it fits.
+        let (_, size) = seen.split_once(hint).expect("a hint");
+        let size = size.split('"').next().expect("a size").replace(' ', "");
+        let set = format!("partitions.{name}={size}");
+        let code = session.berth(&format!("build host.toml -o out --offline --set {set}"));
+        assert_eq!(code, Some(0), "{}", session.transcript);
+    }
+}
+
+#[test]
+fn no_network() {
+    let mut session = Session::new();
+    session.refused("build host.toml -o out --cache empty --offline");
+    session.refused("build host.toml -o out --cache empty --mirror http://127.0.0.1:9");
+    session.refused("build host.toml -o out --mirror mirror.example");
+    session.write("box.toml", "name = \"box\"\nsuite = \"trixie\"\npackages = [\"nano\"]\n");
+    session.refused("container box.toml -o out/x.oci.tar --cache empty --offline");
+    session.compare("network", &[]);
+}
+
+#[test]
+fn locks() {
+    let mut session = Session::new();
+    session.refused("build host.toml -o out --locked --offline");
+    assert_eq!(session.berth("lock host.toml --offline"), Some(0));
+    let lock = std::fs::read_to_string(session.path("host.lock")).expect("a lock");
+    session.refused("build host.toml -o out --locked --offline --set packages=[\"nano\"]");
+    // Content of another version than the lock says.
+    let at = lock.find("\nname = \"runc\"\nversion = \"").expect("runc is locked") + 26;
+    session.write("host.lock", &format!("{}9{}", &lock[..at], &lock[at..]));
+    session.refused("build host.toml -o out --locked --offline");
+    session.write("host.lock", "packages\n");
+    session.refused("build host.toml -o out --locked --offline");
+    session.write("host.lock", &lock.replace("format = 1", "format = 9"));
+    session.refused("build host.toml -o out --locked --offline");
+
+    session.write("host.lock", &lock);
+    assert_eq!(
+        session.berth(&format!("build host.toml -o locked --locked --offline {SMALL}")),
+        Some(0)
+    );
+    assert_eq!(session.berth(&format!("build host.toml -o free --offline {SMALL}")), Some(0));
+    let [locked, free] =
+        ["locked", "free"].map(|folder| digest(&session.path(folder).join("host-1.raw")));
+    assert_eq!(locked, free);
+
+    let count = format!("{} packages", lock.matches("[[package]]").count());
+    let version = lock[at..].split('"').next().expect("a version").to_owned();
+    session.compare("locks", &[&count, &version]);
+}
+
+#[test]
+fn a_damaged_cache() {
+    let mut session = Session::new();
+    assert_eq!(session.berth(&format!("build host.toml -o good --offline {SMALL}")), Some(0));
+    assert_eq!(session.berth("lock host.toml --offline"), Some(0));
+    let lock = std::fs::read_to_string(session.path("host.lock")).expect("a lock");
+    let lock: String = lock.split("name = \"runc\"").nth(1).expect("runc is locked").to_owned();
+    let version = lock.split('"').nth(1).expect("a version");
+    let sha256 =
+        lock.split("sha256 = \"").nth(1).and_then(|l| parse_hex(&l[..64])).expect("a digest");
+
+    // A cache of its own on the same filesystem, without what was built before.
+    let shared = cache();
+    let own = tempfile::tempdir_in(shared.root()).expect("a folder");
+    for kind in ["release", "index", "resolution", "modules", "unpacked", "tar", "blobs"] {
+        link_all(&shared.root().join(kind), &own.path().join(kind));
+    }
+    let cache = Cache::open(Some(own.path())).expect("a cache");
+    let unpacked = cache.derived("tar", &key(&[b"unpacked 1", &sha256]));
+    damage(&unpacked, own.path());
+    let args = format!("--offline --cache {}", own.path().display());
+
+    // Unpacked again, as long as the package itself is whole.
+    if cache.blob(&sha256).exists() {
+        let code = session.berth(&format!("build host.toml -o again {args} {SMALL}"));
+        assert_eq!(code, Some(0), "{}", session.transcript);
+        let [good, again] = ["good", "again"].map(|f| digest(&session.path(f).join("host-1.raw")));
+        assert_eq!(again, good);
+        damage(&unpacked, own.path());
+        damage(&cache.blob(&sha256), own.path());
+        std::fs::remove_dir_all(own.path().join("built")).expect("removed");
+    }
+    session.transcript.clear();
+    session.refused(&format!("build host.toml -o out {args}"));
+    session.compare("cache", &[own.path().to_str().expect("a plain path"), version]);
+}
+
+/// Turns one bit, in a copy that takes the place of a file that others see too.
+fn damage(path: &Path, folder: &Path) {
+    let mut bytes = std::fs::read(path).expect("it is in the cache");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let copy = folder.join("damaged");
+    std::fs::write(&copy, bytes).expect("written");
+    std::fs::rename(&copy, path).expect("replaced");
+}
+
+/// A folder with hard links to all files of another.
+fn link_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).into_iter().flatten() {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("its type").is_dir() {
+            true => link_all(&entry.path(), &target),
+            // Others may take away what they replace.
+            false => drop(std::fs::hard_link(entry.path(), target)),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_image() {
+    let mut session = Session::new();
+    session.write("empty.raw", "");
+    let zeros = std::fs::File::create(session.path("zeros.raw")).expect("a file");
+    zeros.set_len(100 << 20).expect("its size");
+    for command in ["inspect", "run"] {
+        for image in ["absent.raw", "empty.raw", "zeros.raw", "out"] {
+            session.refused(&format!("{command} {image}"));
+        }
+    }
+    session.compare("image", &[]);
+}
+
+#[test]
+fn a_port_in_use() {
+    let mut session = Session::new();
+    let image = build("configs/containerd.toml", &["name=e2e-command-line"]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its number").port();
+    session.refused(&format!("run {} --ephemeral -p {port}:80", image.display()));
+    let seen = session.transcript.clone();
+    let hint = seen.split("choose another: -p ").nth(1).and_then(|h| h.split(':').next());
+    let other = hint.expect("a hint with another port").to_owned();
+    assert_ne!(other, port.to_string());
+    let image = image.to_str().expect("a plain path");
+    session.compare("port", &[image, &port.to_string(), &other]);
+}
+
+/// A limit of file sizes stands for a full disk, which takes root to make.
+#[test]
+fn a_file_that_cannot_be_written_whole() {
+    let mut session = Session::new();
+    for args in [
+        "build host.toml -o out --offline --set version=2",
+        "build host.toml -o host.toml --offline",
+    ] {
+        let mut command = Command::new("sh");
+        let program = berth();
+        command.args(["-c", "ulimit -f 20000; exec \"$0\" \"$@\""]).arg(program);
+        command.args(args.split(' '));
+        assert_eq!(session.run(args, command), Some(1), "{}", session.transcript);
+        assert_eq!(names(&session.path("out")), [""; 0]);
+    }
+    session.compare("file-size", &[]);
+}
+
+#[test]
+fn host_configurations() {
+    let mut session = Session::new();
+    let demo = project().join("configs/demo/host.toml");
+    let demo = demo.to_str().expect("a plain path");
+    assert_eq!(session.berth(&format!("check {demo}")), Some(0));
+    assert_eq!(session.berth("check --definition host.toml"), Some(0));
+    for (file, text) in [
+        ("unknown-key.toml", "# A comment.\nhostnme = \"x\"\n"),
+        ("wrong-type.toml", "hostname = 3\n"),
+        ("bad-name.toml", "hostname = \"-x\"\n"),
+        (
+            "bad-address.toml",
+            "[[network.interface]]\nname = \"eth0\"\naddress = [\"192.0.2/24\"]\n",
+        ),
+        (
+            "bad-prefix.toml",
+            "[[network.interface]]\nname = \"eth0\"\naddress = [\"192.0.2.1/33\"]\n",
+        ),
+        ("bad-server.toml", "[network]\nnameservers = [\"name.example\"]\n"),
+        ("no-compose.toml", "[[workload]]\nname = \"x\"\n"),
+    ] {
+        session.write(file, text);
+        session.refused(&format!("check {file}"));
+    }
+    session.compare("host", &[demo]);
+}
