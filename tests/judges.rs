@@ -7,6 +7,7 @@ use e2e::*;
 use image_builder::cache::parse_hex;
 use image_builder::inspect;
 use rustix::fs::{SeekFrom, seek};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -315,7 +316,10 @@ impl Shipped {
     fn of(manifest: &Manifest) -> Shipped {
         let mut paths: HashMap<String, Vec<(String, Node)>> = HashMap::new();
         for package in &manifest.packages {
-            let deb = cache().blob(&parse_hex(&package.sha256).expect("a SHA-256"));
+            let sha256 = parse_hex(&package.sha256).expect("a SHA-256");
+            let deb = cache().blob(&sha256);
+            let bytes = std::fs::read(&deb).expect("the package is in the cache");
+            assert_eq!(Sha256::digest(&bytes)[..], sha256, "package {}", package.name);
             let mut command = checker("dpkg-deb");
             command.arg("--fsys-tarfile").arg(&deb).stdout(Stdio::piped());
             let mut child = command.spawn().expect("dpkg-deb starts");

@@ -1,5 +1,5 @@
-//! The same definition gives the same bytes wherever, whenever and by whomever it is built, and no
-//! byte of an image changes unseen.
+//! The same definition gives the same bytes wherever and by whomever it is built, and no part of an
+//! image that has a digest or checksum changes unseen.
 
 use contract::Slot;
 use contract::layout::{BLOCK, Partition, RECORD_OFFSETS};
