@@ -187,7 +187,7 @@ fn no_network() {
     session.refused("build host.toml -o out --cache empty --offline");
     session.refused("build host.toml -o out --cache empty --mirror http://127.0.0.1:9");
     session.refused("build host.toml -o out --mirror mirror.example");
-    session.write("box.toml", "name = \"box\"\nsuite = \"trixie\"\npackages = [\"nano\"]\n");
+    session.write("box.toml", "name = \"box\"\ntag = \"1\"\nentrypoint = [\"/bin/nano\"]\nsuite = \"trixie\"\npackages = [\"nano\"]\n");
     session.refused("container box.toml -o out/x.oci.tar --cache empty --offline");
     session.compare("network", &[]);
 }
