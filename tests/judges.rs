@@ -187,7 +187,7 @@ fn own_paths(manifest: &Manifest, docker: bool) -> Vec<String> {
         usr/bin usr/lib usr/lib64 usr/sbin
         etc/group etc/hostname etc/hosts etc/machine-id etc/mtab etc/nsswitch.conf etc/os-release
         etc/passwd etc/resolv.conf etc/ssl/certs/ca-certificates.crt
-        usr/lib/berth usr/lib/berth/build-time usr/lib/berth/images usr/lib/berth/init
+        usr/lib/os-release usr/lib/berth usr/lib/berth/build-time usr/lib/berth/images usr/lib/berth/init
         usr/lib/berth/modules.load usr/lib/berth/packages.json usr/lib/berth/images/busybox.tar
         usr/sbin/init usr/sbin/modprobe usr/bin/sh";
     const DOCKER: &str = "

@@ -45,7 +45,11 @@ fn a_root_block_that_rots_is_never_served() {
 
     let read = "echo 3 > /proc/sys/vm/drop_caches; busybox cat /usr/bin/ctr > /dev/null";
     let output = host.shell(read, SOON).expect("the shell answers");
-    assert!(output.status != 0 && output.stdout.contains("I/O error"), "{}", output.stdout);
+    assert!(
+        output.status != 0 && output.stdout.contains("Input/output error"),
+        "{}",
+        output.stdout
+    );
     // Everything else is served as before.
     sh(&mut host, "busybox cat /usr/bin/containerd > /dev/null");
 }

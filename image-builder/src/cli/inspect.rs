@@ -1,6 +1,6 @@
 //! `berth inspect`.
 
-use super::print_json;
+use super::{print_json, print_text};
 use clap::Args;
 use image_builder::error::{ExitCode, Result};
 use image_builder::inspect;
@@ -24,7 +24,7 @@ pub fn inspect(args: InspectArgs) -> Result<ExitCode> {
     let report = inspect::inspect(&args.image)?;
     match args.json {
         true => print_json(&report)?,
-        false => print!("{report}"),
+        false => print_text(&report.to_string())?,
     }
     if args.verify {
         let verified = inspect::verify(&args.image)?;

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use image_builder::cache::Cache;
 use image_builder::debian::{Mirrors, Network};
 use image_builder::error::{Error, ExitCode, Result};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Builds, inspects and runs immutable hosts that run containers.
@@ -67,8 +68,15 @@ impl SourceArgs {
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::corrupt(format!("result as JSON: {e}")))?;
-    println!("{text}");
-    Ok(())
+    print_text(&format!("{text}\n"))
+}
+
+/// Prints `text`. A reader that has seen enough, such as `head`, is no error.
+fn print_text(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(Error::io("write", "standard output")),
+    }
 }
 
 /// Does what the arguments say.
