@@ -2,8 +2,8 @@
 //!
 //! With default features off the crate is `no_std` and needs no allocator: the slot picker uses
 //! that part ([`layout`], [`gpt`], [`boot`], [`record`], [`journal`], [`trailer`]). The `std`
-//! feature adds the texts that people and programs exchange: [`host_config`], [`manifest`] and
-//! [`console`].
+//! feature adds the texts that people and programs exchange: [`host_config`], [`manifest`],
+//! [`module_alias`] and [`console`].
 //!
 //! `docs/contract.md` describes every byte for readers of other languages; a test compares the
 //! two.
@@ -24,6 +24,8 @@ pub mod console;
 pub mod host_config;
 #[cfg(feature = "std")]
 pub mod manifest;
+#[cfg(feature = "std")]
+pub mod module_alias;
 #[cfg(feature = "std")]
 pub mod toml_input;
 

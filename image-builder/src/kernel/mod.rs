@@ -1,6 +1,5 @@
 //! The kernel's modules and the initramfs.
 
-pub mod alias;
 pub mod cpio;
 pub mod initramfs;
 pub mod modinfo;

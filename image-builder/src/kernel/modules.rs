@@ -3,9 +3,10 @@
 //!
 //! Dependencies come from `depends=` in modinfo, so no symbol table is read.
 
-use super::{alias, modinfo};
+use super::modinfo;
 use crate::tree::{Kind, Tree};
 use crate::{Error, Result};
+use contract::module_alias;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -140,7 +141,7 @@ impl ModuleIndex {
     /// Whether `name` is built into the kernel, by name or alias.
     pub fn is_builtin(&self, name: &str) -> bool {
         self.builtin.contains(&normal(name))
-            || self.builtin_aliases.iter().any(|pattern| alias::matches(pattern, name))
+            || self.builtin_aliases.iter().any(|pattern| module_alias::matches(pattern, name))
     }
 
     /// Everything to load for `names` (modules or aliases), following dependencies, soft
@@ -266,7 +267,8 @@ impl Walk<'_> {
             return true;
         }
         let index = self.index;
-        let matches = |module: &&Module| module.aliases.iter().any(|a| alias::matches(a, name));
+        let matches =
+            |module: &&Module| module.aliases.iter().any(|a| module_alias::matches(a, name));
         let mut found = index.is_builtin(name);
         for module in index.modules.iter().filter(matches) {
             self.add(module);

@@ -1,7 +1,7 @@
 //! What the modules of a kernel need and answer to: kmod's `modules.dep`, `modules.alias` and
 //! `modules.softdep`, as texts.
 
-use super::glob;
+use contract::module_alias;
 use std::collections::{HashMap, HashSet};
 
 /// The three texts, with module names looked up fast.
@@ -55,7 +55,7 @@ impl Index {
         self.alias
             .lines()
             .filter_map(|line| line.strip_prefix("alias ")?.rsplit_once(' '))
-            .filter(|(pattern, _)| glob::matches(pattern, wanted))
+            .filter(|(pattern, _)| module_alias::matches(pattern, wanted))
             .filter_map(|(_, module)| self.lines.get(&normalise(module)).copied())
             .collect()
     }

@@ -1,4 +1,5 @@
-//! Patterns of `modules.alias`: `*`, `?` and `[...]`, as fnmatch(3) knows them.
+//! Patterns of `modules.alias`: `*`, `?` and `[...]`, as fnmatch(3) knows them. The builder plans
+//! with them which modules belong together, `init` finds by them what the hardware needs.
 //!
 //! `-` and `_` are the same outside of brackets, as for kmod.
 
@@ -62,7 +63,7 @@ fn set(pattern: &[u8], byte: u8) -> Option<usize> {
 }
 
 /// `-` and `_` are one character in module names and aliases.
-pub fn normal(byte: u8) -> u8 {
+fn normal(byte: u8) -> u8 {
     if byte == b'-' { b'_' } else { byte }
 }
 
@@ -96,7 +97,9 @@ mod tests {
             ("x[!0-9]y", "xGy", true),
             ("x[!0-9]y", "x5y", false),
             ("x[]y", "x]y", false),
+            ("x[]a]y", "x]y", true),
             ("x[", "x[", false),
+            ("crypto-crc32c", "crypto_crc32c", true),
             ("net-pf-16-proto-9", "net_pf_16_proto_9", true),
             ("fs-ext4", "fs-ext4", true),
             ("char-major-10-*", "char_major_10_200", true),
