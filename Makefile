@@ -33,7 +33,7 @@ run: build ## Build the demonstration image, boot a copy of it, print the addres
 
 .PHONY: test
 test: build ## Everything: unit, property, snapshot tests and virtual machines
-	$(CARGO) test --release
+	$(CARGO) test --release --no-fail-fast
 
 .PHONY: check
 check: ## Fast: format, lints, unit tests

@@ -3,7 +3,7 @@
 //! Each test writes a transcript and compares it with `snapshots/NAME.txt`. `BERTH_BLESS=1` writes
 //! the file instead; read the difference before committing it.
 
-use e2e::{berth, build, cache, project};
+use e2e::{berth, build, cache, project, toolset};
 use image_builder::cache::{Cache, Hashing, hex, key, parse_hex};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -300,6 +300,8 @@ fn what_is_no_image() {
 
 #[test]
 fn a_port_in_use() {
+    // QEMU is in the cache afterwards, for a run without the network.
+    toolset();
     let mut session = Session::new();
     let image = build("configs/containerd.toml", &["name=e2e-command-line"]);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
