@@ -117,7 +117,7 @@ pub fn judge<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> 
 }
 
 /// Where `partition` lies on a disk, as our own report says; the checkers vouch for the table.
-pub fn place(disk: &Path, partition: Partition) -> inspect::report::Partition {
+pub fn place(disk: &Path, partition: Partition) -> contract::manifest::Partition {
     let report = inspect::inspect(disk).expect("an image");
     let found = report.partitions.into_iter().find(|p| p.label == partition.label());
     found.expect("the partition is there")

@@ -12,7 +12,7 @@ use contract::journal;
 use contract::layout::{
     self, BLOCK, JOURNAL_ENTRIES, JOURNAL_OFFSET, Partition as Part, RECORD_OFFSETS,
 };
-use contract::manifest::Package;
+use contract::manifest::{Package, Partition as Place};
 use contract::record::{self, Invalid, SlotEntry, State, Stored};
 use contract::trailer::{self, Trailer};
 use sha2::{Digest, Sha256};
@@ -101,11 +101,11 @@ fn why(why: Why) -> String {
     }
 }
 
-fn partitions(disk: &Disk) -> Vec<Partition> {
+fn partitions(disk: &Disk) -> Vec<Place> {
     let sector = disk.table.sector_size;
     let entries = disk.table.entries.iter();
     entries
-        .map(|entry| Partition {
+        .map(|entry| Place {
             label: entry.label.to_string(),
             type_guid: entry.type_guid.to_string(),
             guid: entry.guid.to_string(),

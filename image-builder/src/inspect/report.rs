@@ -1,6 +1,6 @@
 //! What is in an image, as data.
 
-use contract::manifest::Package;
+use contract::manifest::{Package, Partition};
 use serde::Serialize;
 
 /// Everything that `berth inspect` shows.
@@ -30,21 +30,6 @@ pub struct Report {
     pub slots: Vec<Slot>,
     /// Debian packages of slot A, or of slot B when A tells none.
     pub packages: Vec<Package>,
-}
-
-/// A partition.
-#[derive(Clone, Debug, Serialize)]
-pub struct Partition {
-    /// Name.
-    pub label: String,
-    /// Type.
-    pub type_guid: String,
-    /// Identity.
-    pub guid: String,
-    /// Byte offset.
-    pub offset: u64,
-    /// Bytes.
-    pub size: u64,
 }
 
 /// The EFI system partition.
