@@ -15,14 +15,7 @@ use std::time::{Duration, SystemTime};
 /// A SHA-256.
 pub type Digest = [u8; 32];
 
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|b| [b >> 4, b & 15])
-        .map(|d| char::from(b"0123456789abcdef"[d as usize]))
-        .collect()
-}
+pub use contract::hex::encode as hex;
 
 /// Reads the hexadecimal form of a SHA-256.
 pub fn parse_hex(text: &str) -> Option<Digest> {

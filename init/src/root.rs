@@ -1,12 +1,12 @@
 //! The root filesystem: the slot whose verity tree has the root hash of the kernel command line.
 
-use crate::cmdline::hex;
 use crate::disk::Disk;
 use crate::error::{Error, On, chain};
 use crate::log;
-use crate::verity::Superblock;
-use contract::Slot;
+use crate::verity;
 use contract::layout::Partition;
+use contract::verity::{Superblock, TOP_OFFSET};
+use contract::{Slot, hex};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub fn mount_root(disk: &Disk, root_hash: &[u8; 32], picked: Option<Slot>) -> Re
             Err(e) => tried.push(format!("slot {slot}: {}", chain(&e))),
         }
     }
-    Err(Error::NoRoot { root_hash: hex(root_hash), tried })
+    Err(Error::NoRoot { root_hash: hex::encode(root_hash), tried })
 }
 
 fn order(picked: Option<Slot>) -> [Slot; 2] {
@@ -46,8 +46,9 @@ fn try_slot(disk: &Disk, slot: Slot, root_hash: &[u8; 32]) -> Result<(), Error> 
     let data = disk.device(Partition::Root(slot))?;
     let hash = disk.device(Partition::Verity(slot))?;
     let superblock = matching(data, hash, root_hash)?;
-    let parameters = superblock.parameters(data, hash, root_hash);
-    let target = Target { sectors: superblock.sectors(), kind: "verity", parameters: &parameters };
+    let parameters = verity::parameters(&superblock, data, hash, root_hash);
+    let target =
+        Target { sectors: verity::sectors(&superblock), kind: "verity", parameters: &parameters };
     let device = dm::create_read_only(DEVICE, &target).on("open with dm-verity", data)?;
     let node = device.node();
     let mounted = probe(&node).and_then(|()| {
@@ -69,9 +70,9 @@ fn matching(data: &str, hash: &str, root_hash: &[u8; 32]) -> Result<Superblock, 
     let device = Direct::open(Path::new(hash), false).on("open", hash)?;
     let first = device.read(0).on("read", hash)?;
     let superblock = Superblock::decode(&first.0).map_err(invalid)?;
-    superblock.fits(size(data)?, size(hash)?).map_err(invalid)?;
-    let top = device.read(Superblock::TOP_OFFSET).on("read", hash)?;
-    match superblock.root_hash(&top.0) == *root_hash {
+    verity::fits(&superblock, size(data)?, size(hash)?).map_err(invalid)?;
+    let top = device.read(TOP_OFFSET).on("read", hash)?;
+    match superblock.hasher().hash(&top.0) == *root_hash {
         true => Ok(superblock),
         false => Err(invalid("the tree of another root".to_owned())),
     }

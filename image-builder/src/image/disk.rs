@@ -280,10 +280,7 @@ fn short(hash: &Hash) -> [u8; 16] {
     Guid::from_digest(hash).to_bytes()
 }
 
-/// Bytes as lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+pub use contract::hex::encode as hex;
 
 #[cfg(test)]
 pub(crate) mod tests {

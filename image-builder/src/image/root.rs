@@ -2,9 +2,10 @@
 //! while it is hot, on all processors.
 
 use super::ext4::Filesystem;
-use super::verity::{self, BlockHasher, Built, Leaves, Params};
+use super::verity::{self, Built, Leaves, Params};
 use crate::{Error, Result};
 use contract::layout::VERITY_BLOCK as BLOCK;
+use contract::verity::BlockHasher;
 use mkext4::RegionSink;
 use std::fs::File;
 use std::io;
@@ -80,7 +81,7 @@ fn store(
     leaves: &Mutex<Leaves>,
 ) -> io::Result<()> {
     image.write_all_at(&batch.bytes, offset + batch.start)?;
-    let hashes = hasher.hash(&batch.bytes);
+    let hashes = hasher.hash_all(&batch.bytes);
     lock(leaves).put(batch.start / BLOCK as u64, &hashes);
     Ok(())
 }

@@ -5,23 +5,17 @@
 use crate::{Error, Result};
 use contract::gpt::Guid;
 use contract::layout::VERITY_BLOCK as BLOCK;
-use sha2::{Digest, Sha256};
+use contract::verity::{BlockHasher, HASH_LEN, Superblock, level_sizes};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A SHA-256.
-pub type Hash = [u8; 32];
+pub use contract::verity::{Hash, size};
 
-const HASH_LEN: usize = 32;
-const HASHES_PER_BLOCK: u64 = (BLOCK / HASH_LEN) as u64;
-const SIGNATURE: [u8; 8] = *b"verity\0\0";
 /// How much of the data is read at once by each thread.
 const CHUNK_BLOCKS: u64 = 256;
-/// The largest filesystem that is believed: 16 GiB, whose tree takes 129 MiB of memory to check.
-const MAX_DATA_BLOCKS: u64 = 1 << 22;
 
 /// What a tree is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,21 +29,21 @@ pub struct Params {
 /// The hash of each data block, collected in any order.
 #[derive(Clone, Debug)]
 pub struct Leaves {
-    salted: Sha256,
+    hasher: BlockHasher,
     hashes: Vec<u8>,
 }
 
 impl Leaves {
     /// All `blocks` data blocks hold zeros so far.
     pub fn of_zeros(blocks: u64, salt: &Hash) -> Leaves {
-        let salted = Sha256::new_with_prefix(salt);
-        let zero = hash_block(&salted, &[0; BLOCK]);
-        Leaves { salted, hashes: zero.repeat(blocks as usize) }
+        let hasher = BlockHasher::new(salt);
+        let zero = hasher.hash(&[0; BLOCK]);
+        Leaves { hasher, hashes: zero.repeat(blocks as usize) }
     }
 
     /// Something that hashes blocks on another thread, for [`Leaves::put`].
     pub fn hasher(&self) -> BlockHasher {
-        BlockHasher { salted: self.salted.clone() }
+        self.hasher.clone()
     }
 
     /// Notes the hashes of consecutive blocks from number `first` on.
@@ -57,23 +51,6 @@ impl Leaves {
         let at = first as usize * HASH_LEN;
         self.hashes[at..at + hashes.len()].copy_from_slice(hashes);
     }
-}
-
-/// Hashes data blocks.
-#[derive(Clone, Debug)]
-pub struct BlockHasher {
-    salted: Sha256,
-}
-
-impl BlockHasher {
-    /// The hashes of the whole blocks in `bytes`, one after the other.
-    pub fn hash(&self, bytes: &[u8]) -> Vec<u8> {
-        bytes.chunks_exact(BLOCK).flat_map(|block| hash_block(&self.salted, block)).collect()
-    }
-}
-
-fn hash_block(salted: &Sha256, block: &[u8]) -> Hash {
-    salted.clone().chain_update(block).finalize().into()
 }
 
 /// A finished tree.
@@ -87,18 +64,18 @@ pub struct Built {
 
 /// Builds the tree over `leaves`.
 pub fn build(params: &Params, leaves: Leaves) -> Built {
-    let Leaves { salted, hashes } = leaves;
+    let Leaves { hasher, hashes } = leaves;
     let data_blocks = (hashes.len() / HASH_LEN) as u64;
     let mut levels = vec![padded(hashes)];
     while let Some(last) = levels.last()
         && last.len() > BLOCK
     {
-        let above = last.chunks_exact(BLOCK).flat_map(|block| hash_block(&salted, block));
-        levels.push(padded(above.collect()));
+        let above = hasher.hash_all(last);
+        levels.push(padded(above));
     }
     let root_hash = match levels.last() {
         // A single data block has a tree of its own all the same.
-        Some(top) => hash_block(&salted, top),
+        Some(top) => hasher.hash(top),
         None => [0; HASH_LEN],
     };
     let superblock = Superblock { uuid: params.uuid, data_blocks, salt: params.salt.to_vec() };
@@ -112,72 +89,6 @@ pub fn build(params: &Params, leaves: Leaves) -> Built {
 fn padded(mut hashes: Vec<u8>) -> Vec<u8> {
     hashes.resize(hashes.len().next_multiple_of(BLOCK), 0);
     hashes
-}
-
-/// Size in bytes of superblock and tree over `data_blocks`.
-pub fn size(data_blocks: u64) -> u64 {
-    (1 + level_sizes(data_blocks).iter().sum::<u64>()) * BLOCK as u64
-}
-
-/// Blocks of each level, the one over the data first.
-fn level_sizes(data_blocks: u64) -> Vec<u64> {
-    let mut sizes = Vec::new();
-    let mut blocks = data_blocks.div_ceil(HASHES_PER_BLOCK);
-    loop {
-        sizes.push(blocks);
-        if blocks <= 1 {
-            return sizes;
-        }
-        blocks = blocks.div_ceil(HASHES_PER_BLOCK);
-    }
-}
-
-/// The first block of a verity partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Superblock {
-    /// Identity of the tree.
-    pub uuid: [u8; 16],
-    /// Number of data blocks.
-    pub data_blocks: u64,
-    /// Salt, at most 256 bytes.
-    pub salt: Vec<u8>,
-}
-
-impl Superblock {
-    fn encode(&self) -> [u8; BLOCK] {
-        let mut out = [0; BLOCK];
-        out[0..8].copy_from_slice(&SIGNATURE);
-        out[8..12].copy_from_slice(&1_u32.to_le_bytes());
-        out[12..16].copy_from_slice(&1_u32.to_le_bytes());
-        out[16..32].copy_from_slice(&self.uuid);
-        out[32..38].copy_from_slice(b"sha256");
-        out[64..68].copy_from_slice(&(BLOCK as u32).to_le_bytes());
-        out[68..72].copy_from_slice(&(BLOCK as u32).to_le_bytes());
-        out[72..80].copy_from_slice(&self.data_blocks.to_le_bytes());
-        out[80..82].copy_from_slice(&(self.salt.len() as u16).to_le_bytes());
-        out[88..88 + self.salt.len()].copy_from_slice(&self.salt);
-        out
-    }
-
-    /// Reads the block; `None` when it is not one that Berth writes.
-    pub fn decode(block: &[u8; BLOCK]) -> Option<Superblock> {
-        let number = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| block[at + i]));
-        let known = block[0..8] == SIGNATURE
-            && number(8) == 1
-            && number(12) == 1
-            && block[32..64] == *b"sha256\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-            && number(64) as usize == BLOCK
-            && number(68) as usize == BLOCK;
-        let data_blocks = u64::from(number(72)) | u64::from(number(76)) << 32;
-        let salt_len = usize::from(u16::from_le_bytes([block[80], block[81]]));
-        if !known || salt_len > 256 || data_blocks == 0 || data_blocks > MAX_DATA_BLOCKS {
-            return None;
-        }
-        let uuid = [0; 16].map(|_: u8| 0);
-        let mut read = Superblock { uuid, data_blocks, salt: block[88..88 + salt_len].to_vec() };
-        read.uuid.copy_from_slice(&block[16..32]);
-        Some(read)
-    }
 }
 
 /// A byte range of a file.
@@ -224,12 +135,12 @@ pub fn verify(
         return Ok(Verdict::NoTree);
     }
     file.read_exact_at(&mut first, tree.offset).map_err(Error::io("read", path))?;
-    let Some(superblock) = Superblock::decode(&first) else { return Ok(Verdict::NoTree) };
+    let Ok(superblock) = Superblock::decode(&first) else { return Ok(Verdict::NoTree) };
     let blocks = superblock.data_blocks;
     if blocks > data.len / BLOCK as u64 || size(blocks) > tree.len {
         return Ok(Verdict::NoTree);
     }
-    let salted = Sha256::new_with_prefix(&superblock.salt);
+    let hasher = superblock.hasher();
 
     // From the root down: each level is checked by the one above it.
     let mut expected = root_hash.to_vec();
@@ -239,14 +150,14 @@ pub fn verify(
         let level = read(Range { offset, len: level_blocks * BLOCK as u64 })?;
         for (i, bytes) in level.chunks_exact(BLOCK).enumerate() {
             let expected = expected.get(i * HASH_LEN..(i + 1) * HASH_LEN);
-            if expected != Some(&hash_block(&salted, bytes)[..]) {
+            if expected != Some(&hasher.hash(bytes)[..]) {
                 return Ok(Verdict::TreeBlock(block + i as u64));
             }
         }
         block += level_blocks;
         expected = level;
     }
-    let wrong = first_wrong_block(file, data.offset, blocks, &salted, &expected)
+    let wrong = first_wrong_block(file, data.offset, blocks, &hasher, &expected)
         .map_err(Error::io("read", path))?;
     Ok(wrong.map_or(Verdict::Whole { data_blocks: blocks }, Verdict::DataBlock))
 }
@@ -255,7 +166,7 @@ fn first_wrong_block(
     file: &File,
     offset: u64,
     blocks: u64,
-    salted: &Sha256,
+    hasher: &BlockHasher,
     expected: &[u8],
 ) -> io::Result<Option<u64>> {
     let (next, wrong) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
@@ -271,7 +182,7 @@ fn first_wrong_block(
             file.read_exact_at(&mut buffer[..len], offset + first * BLOCK as u64)?;
             for (number, block) in (first..).zip(buffer[..len].chunks_exact(BLOCK)) {
                 let at = number as usize * HASH_LEN;
-                if expected[at..at + HASH_LEN] != hash_block(salted, block) {
+                if expected[at..at + HASH_LEN] != hasher.hash(block) {
                     wrong.fetch_min(number, Ordering::Relaxed);
                     break;
                 }
@@ -313,8 +224,8 @@ mod tests {
         let hasher = leaves.hasher();
         // In two parts and backwards: order must not matter.
         let half = blocks / 2;
-        leaves.put(half, &hasher.hash(&data[half as usize * BLOCK..]));
-        leaves.put(0, &hasher.hash(&data[..half as usize * BLOCK]));
+        leaves.put(half, &hasher.hash_all(&data[half as usize * BLOCK..]));
+        leaves.put(0, &hasher.hash_all(&data[..half as usize * BLOCK]));
         let built = build(&params, leaves);
         (data, built, params)
     }
@@ -334,8 +245,6 @@ mod tests {
             let (_, built, _) = sample(blocks);
             assert_eq!(built.bytes.len() as u64, size(blocks), "{blocks}");
         }
-        // 2 GiB, worked out by hand: 4096 + 32 + 1 blocks and the superblock.
-        assert_eq!(size(524_288), 4130 * 4096);
     }
 
     #[test]
