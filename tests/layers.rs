@@ -3,11 +3,12 @@
 use e2e::project;
 
 /// Each crate with the Berth crates that it may import.
-const ALLOWED: [(&str, &[&str]); 6] = [
+const ALLOWED: [(&str, &[&str]); 7] = [
     ("contract", &[]),
     ("sys", &[]),
     ("boot", &["contract"]),
     ("init", &["contract", "sys"]),
+    ("updater", &["contract", "sys"]),
     ("qemu", &["contract"]),
     ("image-builder", &["contract", "sys", "qemu"]),
 ];

@@ -1,0 +1,6 @@
+//! The updater: what replaces a host's system in the other slot.
+//!
+//! [`source`] says what there is to install, [`install`] writes it, and the boot record decides
+//! what starts. The only program that writes into a slot; it never writes into the running one.
+
+pub mod source;
