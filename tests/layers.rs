@@ -3,12 +3,13 @@
 use e2e::project;
 
 /// Each crate with the Berth crates that it may import.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("contract", &[]),
     ("sys", &[]),
     ("boot", &["contract"]),
-    ("init", &["contract", "sys"]),
-    ("updater", &["contract", "sys"]),
+    ("boot-state", &["contract", "sys"]),
+    ("init", &["contract", "sys", "boot-state"]),
+    ("updater", &["contract", "sys", "boot-state"]),
     ("qemu", &["contract"]),
     ("image-builder", &["contract", "sys", "qemu"]),
 ];

@@ -21,16 +21,50 @@ impl Block {
     pub const ZERO: Block = Block([0; BLOCK]);
 }
 
+/// What updates are written through: a block device, or something in its place that a test can
+/// cut the power of.
+///
+/// Offsets and lengths are multiples of [`BLOCK`] and lie within the device.
+pub trait BlockDevice {
+    /// Size in bytes.
+    fn size(&self) -> u64;
+    /// Reads what the device holds, not what some cache of the kernel does.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Hands bytes to the device. They are durable after the next [`BlockDevice::flush`]; before
+    /// it, any of them may be.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Returns when all that was written to this device is durable.
+    fn flush(&self) -> io::Result<()>;
+}
+
+impl<D: BlockDevice + ?Sized> BlockDevice for &D {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (**self).write_at(offset, bytes)
+    }
+    fn flush(&self) -> io::Result<()> {
+        (**self).flush()
+    }
+}
+
 /// A block device, or a file in its place, opened so that reads see the disk and not the page
-/// cache, and writes are durable when they return.
+/// cache.
 #[derive(Debug)]
 pub struct Direct {
     file: File,
+    size: u64,
 }
 
+/// Blocks that are copied at once to where the kernel takes them from: 256 KiB.
+const BOUNCE: usize = 64;
+
 impl Direct {
-    /// Opens `path`. Where direct I/O is not to be had, reads may come from the page cache; writes
-    /// are durable all the same.
+    /// Opens `path`. Where direct I/O is not to be had, reads may come from the page cache.
     pub fn open(path: &Path, writable: bool) -> io::Result<Direct> {
         let open = |flags: OFlags| {
             OpenOptions::new()
@@ -39,11 +73,12 @@ impl Direct {
                 .custom_flags(flags.bits() as i32)
                 .open(path)
         };
-        let file = match open(OFlags::DIRECT) {
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => open(OFlags::empty()),
-            other => other,
+        let mut file = match open(OFlags::DIRECT) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => open(OFlags::empty())?,
+            other => other?,
         };
-        Ok(Direct { file: file? })
+        let size = size(&mut file)?;
+        Ok(Direct { file, size })
     }
 
     /// Reads the block at byte `offset`, a multiple of [`BLOCK`].
@@ -52,13 +87,46 @@ impl Direct {
         self.file.read_exact_at(&mut block.0, offset)?;
         Ok(block)
     }
+}
 
-    /// Writes the block at byte `offset`, a multiple of [`BLOCK`], and flushes the device's write
-    /// cache.
-    pub fn write(&self, offset: u64, block: &Block) -> io::Result<()> {
-        self.file.write_all_at(&block.0, offset)?;
+impl BlockDevice for Direct {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut bounce = vec![Block::ZERO; BOUNCE.min(buffer.len().div_ceil(BLOCK))];
+        let pieces = buffer.chunks_mut(BOUNCE * BLOCK);
+        for (offset, piece) in (offset..).step_by(BOUNCE * BLOCK).zip(pieces) {
+            let aligned = bytes_mut(&mut bounce).get_mut(..piece.len()).unwrap_or_default();
+            self.file.read_exact_at(aligned, offset)?;
+            piece.copy_from_slice(aligned);
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut bounce = vec![Block::ZERO; BOUNCE.min(bytes.len().div_ceil(BLOCK))];
+        for (offset, piece) in (offset..).step_by(BOUNCE * BLOCK).zip(bytes.chunks(BOUNCE * BLOCK))
+        {
+            let aligned = bytes_mut(&mut bounce).get_mut(..piece.len()).unwrap_or_default();
+            aligned.copy_from_slice(piece);
+            self.file.write_all_at(aligned, offset)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
         self.file.sync_all()
     }
+}
+
+/// The blocks as one run of bytes.
+fn bytes_mut(blocks: &mut [Block]) -> &mut [u8] {
+    let len = size_of_val(blocks);
+    // SAFETY: `Block` is 4096 bytes without padding, any value of which is valid, and blocks of a
+    // slice follow each other; the result borrows the slice.
+    unsafe { std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast(), len) }
 }
 
 /// Size in bytes of an open block device or file.
@@ -143,9 +211,18 @@ mod tests {
         let path = std::env::temp_dir().join(format!("berth-block-{}", std::process::id()));
         std::fs::write(&path, [7; 3 * BLOCK]).expect("a file");
         let device = Direct::open(&path, true).expect("open");
-        device.write(BLOCK as u64, &Block([9; BLOCK])).expect("write");
+        device.write_at(BLOCK as u64, &[9; BLOCK]).expect("write");
+        device.flush().expect("flush");
         let firsts = [0, 1, 2].map(|i| device.read(i * BLOCK as u64).expect("read").0[0]);
-        assert_eq!(firsts, [7, 9, 7]);
+        assert_eq!((firsts, device.size()), ([7, 9, 7], 3 * BLOCK as u64));
+        let many: Vec<u8> = (0..(BOUNCE + 3) * BLOCK).map(|i| (i / 100) as u8).collect();
+        std::fs::write(&path, vec![0; many.len()]).expect("a larger file");
+        let device = Direct::open(&path, true).expect("open");
+        device.write_at(0, &many).expect("write");
+        let mut read = vec![0; many.len()];
+        device.read_at(0, &mut read).expect("read");
+        assert!(read == many);
+        std::fs::write(&path, [7; 3 * BLOCK]).expect("a file");
         assert_eq!(size(&mut File::open(&path).expect("open")).expect("size"), 3 * BLOCK as u64);
         std::fs::remove_file(&path).expect("remove");
     }
