@@ -3,4 +3,9 @@
 //! [`source`] says what there is to install, [`install`] writes it, and the boot record decides
 //! what starts. The only program that writes into a slot; it never writes into the running one.
 
+pub mod disk;
+pub mod error;
+pub mod install;
 pub mod source;
+
+pub use error::{Error, Result};
