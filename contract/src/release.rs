@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `metadata/` | TUF metadata (The Update Framework, specification 1.0) with consistent snapshots |
 //! | `targets/` | the TUF targets: one [`Release`] a version, one [`Channel`] a channel |
-//! | `content/SHA256` | what releases are made of, by digest: chunk indexes, packs, patches |
+//! | `content/SHA256` | what releases are made of, by digest: tables and packs |
 //!
 //! Files in `content/` are no TUF targets themselves: a release, which is one, names them by size
 //! and SHA-256. They never change, so that they can be cached for ever.
@@ -69,10 +69,8 @@ pub struct Release {
     pub uki: File,
     /// The root file system.
     pub root: Root,
-    /// The chunk index, a file of `content/`.
-    pub index: File,
-    /// Packs that the index refers to by position, files of `content/`.
-    pub packs: Vec<File>,
+    /// All of UKI and root: the way from any release, or from none.
+    pub content: Parts,
     /// Ways from one earlier release to this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<Patch>,
@@ -92,6 +90,17 @@ pub struct Root {
     pub uuid: String,
 }
 
+/// Two files of `content/` that make up images: a table of pieces, and the pack that it cuts into
+/// ranges. Their format is that of the crate `delta`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parts {
+    /// The table of pieces.
+    pub table: File,
+    /// What the pieces are made from.
+    pub pack: File,
+}
+
 /// A way from one earlier release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,8 +109,8 @@ pub struct Patch {
     pub from: String,
     /// Its root hash, hexadecimal: a patch fits only exactly this one.
     pub from_root_hash: String,
-    /// The patch, a file of `content/`.
-    pub file: File,
+    /// What makes the images out of the earlier ones.
+    pub content: Parts,
 }
 
 /// Which release the hosts of a channel run.
@@ -181,8 +190,8 @@ impl Release {
         if self.uki.size == 0 {
             return Err("an empty UKI".to_owned());
         }
-        let patches = self.patches.iter().map(|patch| &patch.file);
-        for file in self.packs.iter().chain([&self.uki, &self.index]).chain(patches) {
+        let parts = self.patches.iter().map(|patch| &patch.content).chain([&self.content]);
+        for file in parts.flat_map(|parts| [&parts.table, &parts.pack]).chain([&self.uki]) {
             if hex::decode_array::<32>(&file.sha256).is_none() {
                 return Err(format!("`{}` is not a SHA-256", file.sha256));
             }
@@ -239,12 +248,11 @@ mod tests {
                 salt: "02".repeat(32),
                 uuid: "03".repeat(16),
             },
-            index: file.clone(),
-            packs: vec![file.clone()],
+            content: Parts { table: file.clone(), pack: file.clone() },
             patches: vec![Patch {
                 from: "1.0.0".to_owned(),
                 from_root_hash: "04".repeat(32),
-                file,
+                content: Parts { table: file.clone(), pack: file },
             }],
         }
     }
@@ -269,7 +277,7 @@ mod tests {
             |r| r.root.size = 4097,
             |r| r.root.root_hash = "zz".repeat(32),
             |r| r.root.uuid = "03".repeat(15),
-            |r| r.packs[0].sha256 = "../../x".to_owned(),
+            |r| r.content.pack.sha256 = "../../x".to_owned(),
             |r| r.patches[0].from_root_hash = "ab".repeat(31),
         ];
         for (i, change) in refused.into_iter().enumerate() {

@@ -4,7 +4,7 @@ use contract::Slot;
 use contract::layout::{BLOCK, RECORD_OFFSETS, STATE_SIZE};
 use contract::manifest::File;
 use contract::record::{Record, SlotEntry};
-use contract::release::{FORMAT, Release, Root};
+use contract::release::{FORMAT, Parts, Release, Root};
 use contract::text::Text;
 use contract::trailer::Trailer;
 use contract::verity::{Superblock, size};
@@ -312,8 +312,7 @@ pub fn release(version: u8) -> Release {
             salt: hex::encode(&superblock().salt),
             uuid: hex::encode(&superblock().uuid),
         },
-        index: file,
-        packs: Vec::new(),
+        content: Parts { table: file.clone(), pack: file },
         patches: Vec::new(),
     }
 }
