@@ -6,6 +6,7 @@
 //! layer that was not validated.
 
 use crate::toml_input::{self, InputError};
+use crate::update::{RawUpdate, Update};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +25,8 @@ pub struct Raw {
     pub network: RawNetwork,
     /// `[time]`
     pub time: RawTime,
+    /// `[update]`
+    pub update: RawUpdate,
     /// `[[workload]]`
     pub workload: Vec<RawWorkload>,
 }
@@ -91,6 +94,8 @@ pub struct HostConfig {
     pub interfaces: Vec<Interface>,
     /// SNTP servers. Empty: nobody is asked.
     pub time_servers: Vec<String>,
+    /// Where updates come from and what they have to show.
+    pub update: Update,
     /// Compose projects, in the order in which they start.
     pub workloads: Vec<Workload>,
 }
@@ -164,6 +169,7 @@ impl Raw {
                 interface: merge(below.network.interface, self.network.interface, |i| &i.name),
             },
             time: RawTime { servers: self.time.servers.or(below.time.servers) },
+            update: self.update.over(below.update),
             workload: merge(below.workload, self.workload, |w| &w.name),
         }
     }
@@ -200,6 +206,7 @@ impl Raw {
                 .time
                 .servers
                 .unwrap_or_else(|| DEFAULT_TIME_SERVERS.map(str::to_owned).to_vec()),
+            update: self.update.validate().map_err(wrong)?,
             workloads: self
                 .workload
                 .into_iter()

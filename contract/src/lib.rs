@@ -33,6 +33,10 @@ pub mod release;
 #[cfg(feature = "std")]
 pub mod toml_input;
 #[cfg(feature = "std")]
+pub mod update;
+#[cfg(feature = "std")]
+pub mod update_status;
+#[cfg(feature = "std")]
 pub mod verity;
 #[cfg(feature = "std")]
 pub mod version;
