@@ -3,15 +3,16 @@
 use e2e::project;
 
 /// Each crate with the Berth crates that it may import.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("contract", &[]),
     ("sys", &[]),
+    ("delta", &["contract"]),
     ("boot", &["contract"]),
     ("boot-state", &["contract", "sys"]),
     ("init", &["contract", "sys", "boot-state"]),
-    ("updater", &["contract", "sys", "boot-state"]),
+    ("updater", &["contract", "delta", "sys", "boot-state"]),
     ("qemu", &["contract"]),
-    ("image-builder", &["contract", "sys", "qemu"]),
+    ("image-builder", &["contract", "delta", "sys", "qemu"]),
 ];
 
 #[test]

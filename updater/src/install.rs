@@ -22,30 +22,8 @@ use contract::text::Text;
 use contract::trailer::Trailer;
 use contract::verity::{Superblock, size};
 use contract::{hex, version};
-use sha2::{Digest, Sha256};
+use delta::{Image, Piece};
 use sys::block::BlockDevice;
-
-/// Which of the two images of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Image {
-    /// The unified kernel image.
-    Uki,
-    /// The root filesystem.
-    Root,
-}
-
-/// A part of an image that is fetched and made on its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Of which image.
-    pub image: Image,
-    /// Byte offset in the image, a multiple of 4096.
-    pub offset: u64,
-    /// Bytes. Only the last piece of an image may not be a multiple of 4096.
-    pub len: u64,
-    /// SHA-256 of its bytes, cut to 16 bytes: it saves fetching, it does not vouch for anything.
-    pub digest: [u8; 16],
-}
 
 /// Makes the pieces of a release from what is fetched and from what the running slot has.
 pub trait Assembly {
@@ -293,17 +271,17 @@ impl Plan {
     /// Whether the slot already holds a piece.
     fn holds<D: BlockDevice>(&self, disk: &Disk<D>, piece: &Piece) -> Result<bool> {
         let (device, part) = self.images(disk)[piece.image as usize];
-        let mut hasher = Sha256::new();
+        let mut check = piece.check();
         let mut buffer = vec![0; CHUNK.min(piece.len.next_multiple_of(BLOCK as u64) as usize)];
         let mut done = 0;
         while done < piece.len {
             let now = (piece.len - done).min(buffer.len() as u64) as usize;
             let whole = now.next_multiple_of(BLOCK);
             device.read_at(piece.offset + done, &mut buffer[..whole]).on("read", part.label())?;
-            hasher.update(&buffer[..now]);
+            check.update(&buffer[..now]);
             done += now as u64;
         }
-        Ok(hasher.finalize()[..16] == piece.digest)
+        Ok(check.matches())
     }
 
     /// Makes the tree from what the disk holds, which is thereby read back and checked.

@@ -9,6 +9,7 @@ use contract::text::Text;
 use contract::trailer::Trailer;
 use contract::verity::{Superblock, size};
 use contract::{hex, version};
+use delta::{Digest as PieceDigest, Image, Origin, Piece};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use sys::block::BlockDevice;
 use updater::Result;
 use updater::disk::{Disk, Expected, Flaw};
-use updater::install::{Assembly, Image, Piece};
+use updater::install::Assembly;
 
 /// What tears.
 pub const SECTOR: usize = 512;
@@ -330,8 +331,13 @@ impl Images {
         let mut pieces = Vec::new();
         for (image, bytes) in [(Image::Uki, &uki), (Image::Root, &root)] {
             for (offset, piece) in (0..).step_by(PIECE as usize).zip(bytes.chunks(PIECE as usize)) {
-                let digest = array(&Sha256::digest(piece)[..16]);
-                pieces.push(Piece { image, offset, len: piece.len() as u64, digest });
+                pieces.push(Piece {
+                    image,
+                    offset,
+                    len: piece.len() as u64,
+                    digest: Some(PieceDigest::of(piece)),
+                    origin: Origin::Frame(0..1),
+                });
             }
         }
         Images { pieces, uki, root }

@@ -1,0 +1,48 @@
+//! A small cache in front of the old images: a delta reads them in many short stretches.
+
+use crate::error::{Error, Result};
+use crate::image::{Image, Images};
+
+/// Bytes of a line.
+const LINE: u64 = 32 << 10;
+/// How many lines there are: 4 MiB in all.
+const LINES: usize = 128;
+
+/// Lines, each in the place that its offset says.
+pub struct Cache {
+    lines: Vec<Line>,
+}
+
+struct Line {
+    holds: Option<(Image, u64)>,
+    bytes: Vec<u8>,
+}
+
+impl Cache {
+    pub fn new() -> Cache {
+        Cache { lines: (0..LINES).map(|_| Line { holds: None, bytes: Vec::new() }).collect() }
+    }
+
+    /// The next piece may be made from other images.
+    pub fn forget(&mut self) {
+        self.lines.iter_mut().for_each(|line| line.holds = None);
+    }
+
+    /// Bytes from `offset` on: at least one, at most to the end of the line.
+    pub fn from(&mut self, old: &Images<'_>, image: Image, offset: u64) -> Result<&[u8]> {
+        let number = offset / LINE;
+        let line = &mut self.lines[number as usize % LINES];
+        if line.holds != Some((image, number)) {
+            let start = number * LINE;
+            line.holds = None;
+            let len = old.get(image).len.saturating_sub(start).min(LINE);
+            line.bytes.resize(len as usize, 0);
+            old.read(image, &mut line.bytes, start)?;
+            line.holds = Some((image, number));
+        }
+        match line.bytes.get((offset % LINE) as usize..) {
+            Some(bytes) if !bytes.is_empty() => Ok(bytes),
+            _ => Err(Error::Corrupt("a script reads past the end of the old release")),
+        }
+    }
+}
