@@ -21,6 +21,8 @@ pub mod trailer;
 #[cfg(feature = "std")]
 pub mod console;
 #[cfg(feature = "std")]
+pub mod handover;
+#[cfg(feature = "std")]
 pub mod hex;
 #[cfg(feature = "std")]
 pub mod host_config;
