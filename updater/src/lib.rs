@@ -4,9 +4,12 @@
 //! what starts. The only program that writes into a slot; it never writes into the running one.
 
 pub mod assemble;
+pub mod decide;
 pub mod disk;
 pub mod error;
 pub mod install;
 pub mod source;
+pub mod store;
+pub mod window;
 
 pub use error::{Error, Result};
