@@ -3,4 +3,7 @@
 //! [`source`] says what there is to install, [`install`] writes it, and the boot record decides
 //! what starts. The only program that writes into a slot; it never writes into the running one.
 
+pub mod http;
+pub mod repository;
 pub mod source;
+pub mod tuf;
