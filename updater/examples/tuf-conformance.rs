@@ -22,11 +22,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 struct Folder<'a>(Base, &'a mut Client);
 
 impl Fetch for Folder<'_> {
-    fn get(
-        &mut self,
-        name: &str,
-        limit: u64,
-    ) -> std::result::Result<Option<Vec<u8>>, SourceError> {
+    fn get(&mut self, name: &str, limit: u64) -> std::result::Result<Option<Vec<u8>>, SourceError> {
         self.1.get(&self.0, name, limit)
     }
 }

@@ -27,9 +27,9 @@ pub(super) fn config(settings: &Settings) -> Result<TlsConfig, SetupError> {
 fn read(path: &Path) -> Result<Vec<Certificate<'static>>, SetupError> {
     let failed = |source| SetupError::Authority { path: path.to_owned(), source };
     let bytes = fs::read(path).map_err(failed)?;
-    parse(&bytes).filter(|found| !found.is_empty()).ok_or_else(|| {
-        failed(std::io::Error::other("there is no certificate in it"))
-    })
+    parse(&bytes)
+        .filter(|found| !found.is_empty())
+        .ok_or_else(|| failed(std::io::Error::other("there is no certificate in it")))
 }
 
 fn parse(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {

@@ -177,7 +177,9 @@ impl Client {
         let passing = |why: String| Failure::Passing(format!("{file}: {why}"));
         let mut request = self.agent.get(url);
         match want.end {
-            Some(end) => request = request.header("range", format!("bytes={}-{}", want.at, end - 1)),
+            Some(end) => {
+                request = request.header("range", format!("bytes={}-{}", want.at, end - 1))
+            }
             None if want.at > 0 => request = request.header("range", format!("bytes={}-", want.at)),
             None => {}
         }
@@ -191,7 +193,8 @@ impl Client {
             error => passing(error.to_string()),
         })?;
         let status = response.status();
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let header =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let (start, end) = match status.as_u16() {
             200 => {
                 let length = header("content-length").and_then(|text| text.parse::<u64>().ok());
@@ -221,7 +224,7 @@ impl Client {
             // Object stores say "forbidden" of what is not there.
             403 | 404 | 410 => return Err(Failure::Missing(file.to_string())),
             408 | 425 | 429 | 500.. => return Err(passing(format!("the server says {status}"))),
-            416 => return Err(lasting("the server says it is shorter than signed".to_owned())),
+            416 => return Err(lasting(format!("the server says it ends before byte {}", want.at))),
             _ => return Err(lasting(format!("the server says {status}"))),
         };
         Ok(Answer { body: Box::new(response.into_body().into_reader()), start, end })

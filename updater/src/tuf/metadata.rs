@@ -212,7 +212,10 @@ impl Root {
         let next: Root = next.verify(&envelope)?;
         match self.version.checked_add(1) {
             Some(expected) if expected == next.version => Ok(next),
-            _ => Err(Refusal::Version { found: next.version, expected: self.version.saturating_add(1) }),
+            _ => Err(Refusal::Version {
+                found: next.version,
+                expected: self.version.saturating_add(1),
+            }),
         }
     }
 

@@ -195,25 +195,32 @@ fn update_root(
     {
         (root, bytes) = (next, stored);
     }
-    // Another root may have served last: a new image brings a newer one.
+    // Another root may have served last: a new image brings a newer one; an older image, or a
+    // stored root that is lost, begins before it.
     let former = store.read(&file_name(Root::TYPE)).and_then(|bytes| Root::former(&bytes));
-    if former.is_some_and(|former| root.rotates(&former)) {
+    let served = former.as_ref().map_or(0, Root::version);
+    if root.version() > served && former.is_some_and(|former| root.rotates(&former)) {
         store.forget()?;
     }
-    store.write(&file_name(Root::TYPE), &bytes)?;
+    if root.version() >= served {
+        store.write(&file_name(Root::TYPE), &bytes)?;
+    }
 
     for _ in 0..limits::ROOTS {
         let version = root.version().saturating_add(1);
         let name = format!("{version}.{}", file_name(Root::TYPE));
-        let Some(bytes) = metadata.get(&name, limits::ROOT)? else { break };
-        let next = root.successor(&bytes).map_err(|why| why.of(name))?;
-        if next.rotates(&root) {
+        let Some(next_bytes) = metadata.get(&name, limits::ROOT)? else { break };
+        let next = root.successor(&next_bytes).map_err(|why| why.of(name))?;
+        if version > served && next.rotates(&root) {
             store.forget()?;
         }
+        (root, bytes) = (next, next_bytes);
         store.write(&root_name(version), &bytes)?;
-        store.write(&file_name(Root::TYPE), &bytes)?;
-        root = next;
+        if version >= served {
+            store.write(&file_name(Root::TYPE), &bytes)?;
+        }
     }
+    store.write(&file_name(Root::TYPE), &bytes)?;
     Ok(root)
 }
 

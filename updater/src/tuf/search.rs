@@ -32,8 +32,7 @@ impl Trusted {
         store: &Store,
         metadata: &mut dyn Fetch,
     ) -> Result<Option<Target>, Error> {
-        let mut search =
-            Search { trusted: self, store, metadata, name, visited: BTreeSet::new() };
+        let mut search = Search { trusted: self, store, metadata, name, visited: BTreeSet::new() };
         Ok(match search.below(&self.targets)? {
             Outcome::Found(target) => Some(target),
             Outcome::Unknown | Outcome::End => None,

@@ -53,8 +53,11 @@ impl Store {
             return Ok(());
         }
         let path = self.folder.join(name);
-        sys::file::replace(&path, bytes, MODE)
-            .map_err(|source| Error::Store { what: "write", path, source })
+        sys::file::replace(&path, bytes, MODE).map_err(|source| Error::Store {
+            what: "write",
+            path,
+            source,
+        })
     }
 
     /// Forgets all versions that were seen, because the keys that vouched for them were replaced.
