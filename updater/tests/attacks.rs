@@ -4,7 +4,7 @@ mod host;
 mod publisher;
 mod server;
 
-use host::{Host, expect, refresh};
+use host::{Host, expect};
 use publisher::{Keys, PAST, Publisher, Signer};
 use serde_json::json;
 use server::Fault;
@@ -305,8 +305,7 @@ fn a_host_takes_what_was_published_last_and_nothing_else() {
         expect(name, host.refresh(), *expected);
         // Whatever was refused, the host is not locked out of what its owner publishes next.
         if expected.is_err() && root_of(&host) == 1 {
-            honest.snapshot = 10;
-            honest.timestamp = 10;
+            (honest.timestamp, honest.snapshot, honest.targets) = (10, 10, 10);
             honest.publish("2.0.0");
             host.publisher = honest;
             expect(name, host.refresh(), Ok("2.0.0"));
