@@ -7,9 +7,12 @@ pub mod assemble;
 pub mod decide;
 pub mod disk;
 pub mod error;
+pub mod http;
 pub mod install;
+pub mod repository;
 pub mod source;
 pub mod store;
+pub mod tuf;
 pub mod window;
 
 pub use error::{Error, Result};

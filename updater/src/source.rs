@@ -14,6 +14,15 @@ pub enum SourceError {
     /// repository has to be mended, or somebody stands in between.
     #[error("{0}")]
     Refused(String),
+    /// What has to be remembered between refreshes cannot be written.
+    #[error("{what}")]
+    State {
+        /// The operation and the file.
+        what: String,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
     /// The sink that takes the bytes failed.
     #[error(transparent)]
     Sink(#[from] std::io::Error),
