@@ -236,8 +236,7 @@ pub fn release(version: &str) -> Release {
             salt: "02".repeat(32),
             uuid: "03".repeat(16),
         },
-        index: file,
-        packs: Vec::new(),
+        content: contract::release::Parts { table: file.clone(), pack: file },
         patches: Vec::new(),
     }
 }
