@@ -9,6 +9,10 @@ pub const RUN_DIR: &str = "/run/berth";
 /// The file.
 pub const PATH: &str = "/run/berth/boot";
 
+/// The last lines of the console before a start of a slot failed lie here, with the slot's name at
+/// the end, as far as `/var` could be written.
+pub const LAST_WORDS: &str = "/var/lib/berth/last-words-";
+
 /// How this system was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handover {

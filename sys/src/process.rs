@@ -196,6 +196,11 @@ pub fn terminate(pid: Pid) -> io::Result<()> {
     Ok(rustix::process::kill_process(pid.0, Signal::TERM)?)
 }
 
+/// SIGTERM to PID 1, which on a Berth host means: restart in order.
+pub fn terminate_init() -> io::Result<()> {
+    Ok(rustix::process::kill_process(rustix::process::Pid::INIT, Signal::TERM)?)
+}
+
 /// SIGHUP, which daemons take as "read your configuration again".
 pub fn hang_up(pid: Pid) -> io::Result<()> {
     Ok(rustix::process::kill_process(pid.0, Signal::HUP)?)

@@ -27,6 +27,8 @@ pub struct Host {
 /// What a person asked for, beyond what happens by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
+    /// A person asked: it does not happen by itself.
+    pub asked: bool,
     /// This release and no other.
     pub version: Option<String>,
     /// Although it failed before, or is older.
@@ -340,6 +342,7 @@ mod tests {
             slot: "b".into(),
             from: "1".into(),
             min_version: None,
+            asked: false,
             no_reboot: false,
         };
         let record = |state: State, hash: u8| {

@@ -106,6 +106,17 @@ impl<D: BlockDevice> Disk<D> {
         &self.verity[slot.index()]
     }
 
+    /// Length in bytes of the root filesystem of `slot`, as its hash tree says.
+    pub fn root_len(&self, slot: Slot) -> Result<u64> {
+        let part = Partition::Verity(slot);
+        let mut first = [0; BLOCK];
+        self.verity(slot).read_at(0, &mut first).on("read", part.label())?;
+        let superblock = Superblock::decode(&first);
+        let superblock =
+            superblock.map_err(|why| crate::Error::Refused(format!("{}: {why}", part.label())))?;
+        Ok((superblock.data_blocks * BLOCK as u64).min(self.root(slot).size()))
+    }
+
     /// Byte offset of the trailer in the boot partition of `slot`.
     pub fn trailer_offset(&self, slot: Slot) -> u64 {
         (self.boot(slot).size() / BLOCK as u64 - 1) * BLOCK as u64

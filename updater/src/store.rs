@@ -60,6 +60,9 @@ pub struct Attempt {
     pub from: String,
     /// What the release forbids to go below once it is healthy.
     pub min_version: Option<String>,
+    /// Whether a person asked for it.
+    #[serde(default)]
+    pub asked: bool,
     /// Whether a person leaves the restart to someone else.
     #[serde(default)]
     pub no_reboot: bool,
