@@ -20,10 +20,10 @@ build: guest ## Build berth and the programs that run on the host
 
 .PHONY: guest
 guest:
-	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" $(CARGO) build --profile guest --target $(HOST) -p init
+	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" $(CARGO) build --profile guest --target $(HOST) -p init -p updater --bins
 	RUSTFLAGS="$(REMAP)" $(CARGO) build --profile guest --target $(HOST) -p boot --features efi
 	mkdir -p $(TARGET_DIR)/release/guest
-	cp $(TARGET_DIR)/$(HOST)/guest/init $(TARGET_DIR)/$(HOST)/guest/boot $(TARGET_DIR)/release/guest/
+	cd $(TARGET_DIR)/$(HOST)/guest && cp init boot berth-updater $(abspath $(TARGET_DIR))/release/guest/
 
 .PHONY: run
 run: build ## Build the demonstration image, boot a copy of it, print the address that answers

@@ -285,7 +285,7 @@ fn inputs_key(
 ) -> Result<Digest> {
     let described = format!("{definition:?}");
     let mut parts: Vec<Vec<u8>> = vec![BUILDER.to_vec(), described.into_bytes()];
-    parts.extend([programs.init.clone(), programs.picker.clone()]);
+    parts.extend([programs.init.clone(), programs.picker.clone(), programs.updater.clone()]);
     // Another builder may give other bytes.
     let builder = std::env::current_exe().map_err(Error::io("find", "the running program"))?;
     parts.push(stamp(&builder)?.into_bytes());

@@ -1,4 +1,4 @@
-//! The programs that run on the host: PID 1 and the slot picker.
+//! The programs that run on the host: the slot picker, PID 1 and the updater.
 //!
 //! They are built for the guest by `make guest` into a folder `guest` beside the `berth` program.
 
@@ -12,6 +12,8 @@ pub struct Programs {
     pub init: Vec<u8>,
     /// ELF of the slot picker, to be turned into a PE.
     pub picker: Vec<u8>,
+    /// Static ELF of the updater.
+    pub updater: Vec<u8>,
 }
 
 impl Programs {
@@ -23,7 +25,11 @@ impl Programs {
             let path = folder.join(name);
             std::fs::read(&path).map_err(Error::io("read", &path))
         };
-        Ok(Programs { init: read("init")?, picker: read("boot")? })
+        Ok(Programs {
+            init: read("init")?,
+            picker: read("boot")?,
+            updater: read("berth-updater")?,
+        })
     }
 }
 
@@ -34,7 +40,7 @@ fn folder() -> Result<PathBuf> {
     let program = std::env::current_exe().map_err(Error::io("find", "the running program"))?;
     let beside = program.ancestors().skip(1).take(3).map(|folder| folder.join("guest"));
     beside.into_iter().find(|folder| folder.join("init").is_file()).ok_or_else(|| {
-        Error::refused("the guest programs `init` and `boot` are not beside berth")
+        Error::refused("the guest programs `init`, `boot` and `berth-updater` are not beside berth")
             .with_hint("build them with `make guest`, or name their folder in BERTH_GUEST")
     })
 }

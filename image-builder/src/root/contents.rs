@@ -150,6 +150,7 @@ pub(super) fn rules(definition: &Definition, asked_for: &BTreeSet<String>) -> Ru
 pub(super) fn required(runtime: Runtime, debug_shell: bool) -> Vec<&'static str> {
     let mut programs = vec![
         "usr/lib/berth/init",
+        "usr/bin/berth-updater",
         "usr/sbin/mke2fs",
         "usr/sbin/e2fsck",
         "usr/sbin/resize2fs",

@@ -116,6 +116,8 @@ pub(super) fn settle(
     tree.insert(&format!("{LIB_DIR}/init"), init);
     tree.insert("usr/sbin/init", Node::symlink("../lib/berth/init", epoch));
     tree.insert("usr/sbin/modprobe", Node::symlink("../lib/berth/init", epoch));
+    let updater = Node::file(programs.updater.clone(), epoch).with_mode(0o755);
+    tree.insert("usr/bin/berth-updater", updater);
     if definition.debug_shell {
         tree.insert("usr/bin/sh", Node::symlink("busybox", epoch));
     }
