@@ -72,6 +72,15 @@ pub fn containerd_image() -> &'static Path {
     })
 }
 
+/// The containerd image with the kernel for real servers, and a debug shell.
+pub fn generic_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let sets = ["name=e2e-generic", "kernel=generic", "debug.shell=true"];
+        build("configs/containerd.toml", &sets)
+    })
+}
+
 /// Builds an image once for all test programs; a second build of the same is a look at its stamp.
 pub fn build(definition: &str, sets: &[&str]) -> PathBuf {
     let folder = images();

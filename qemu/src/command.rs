@@ -56,6 +56,7 @@ pub fn arguments(
         Disk::Nvme => "-device nvme,drive=disk,serial=berth,bootindex=0",
         Disk::Ahci => "-device ide-hd,drive=disk,bus=ide.0,bootindex=0",
         Disk::Usb => "-device qemu-xhci -device usb-storage,drive=disk,bootindex=0",
+        Disk::Scsi => "-device virtio-scsi-pci -device scsi-hd,drive=disk,bootindex=0",
     });
 
     let mut network = "user,id=net".to_owned();
@@ -168,12 +169,16 @@ mod tests {
     #[test]
     fn each_choice_changes_its_part() {
         let plain = || Config::new("/a.raw");
-        let cases: [(Config, &str); 14] = [
+        let cases: [(Config, &str); 15] = [
             (Config { disk: Disk::Nvme, ..plain() }, "-device nvme,drive=disk,serial=berth,boot"),
             (Config { disk: Disk::Ahci, ..plain() }, "-device ide-hd,drive=disk,bus=ide.0,boot"),
             (
                 Config { disk: Disk::Usb, ..plain() },
                 "-device qemu-xhci -device usb-storage,drive=disk,bootindex=0 ",
+            ),
+            (
+                Config { disk: Disk::Scsi, ..plain() },
+                "-device virtio-scsi-pci -device scsi-hd,drive=disk,bootindex=0 ",
             ),
             (Config { nic: Nic::E1000e, ..plain() }, "-device e1000e,netdev=net,romfile= "),
             (Config { memory_mib: 512, cpus: 1, ..plain() }, " -m 512 -smp 1 "),
