@@ -81,6 +81,16 @@ pub fn generic_image() -> &'static Path {
     })
 }
 
+/// The containerd image for disks with sectors of 4096 bytes, with judges of its own.
+pub fn large_sector_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let judges = "packages=[\"gdisk\",\"dosfstools\"]";
+        let sectors = "partitions.sector-size=4096";
+        build("configs/containerd.toml", &["name=e2e-4k", "debug.shell=true", sectors, judges])
+    })
+}
+
 /// Builds an image once for all test programs; a second build of the same is a look at its stamp.
 pub fn build(definition: &str, sets: &[&str]) -> PathBuf {
     let folder = images();
