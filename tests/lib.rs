@@ -68,6 +68,15 @@ pub fn demo_image() -> &'static Path {
     })
 }
 
+/// The Docker image with a debug shell and busybox preloaded: less to load at first boot.
+pub fn docker_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let preload = "images=[\"containers/busybox.toml\"]";
+        build("configs/docker.toml", &["name=e2e-docker-small", "debug.shell=true", preload])
+    })
+}
+
 /// The containerd image with a debug shell and busybox preloaded.
 pub fn containerd_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();

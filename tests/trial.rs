@@ -15,8 +15,8 @@ fn falls_back(host: &mut Machine) -> contract::console::Ready {
 
 #[test]
 fn a_workload_that_never_gets_healthy_costs_the_slot_its_trial() {
-    let disk = Disk::copy_of(demo_image());
-    disk.install_in_b(demo_image(), "2.0.0", State::Trial { tries: 2 });
+    let disk = Disk::copy_of(docker_image());
+    disk.install_in_b(docker_image(), "2.0.0", State::Trial { tries: 2 });
     disk.put_on_esp(
         "host.toml",
         "[[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 20\n",
