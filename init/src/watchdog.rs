@@ -12,6 +12,7 @@ use crate::error::{Error, On, chain};
 use crate::log;
 use std::process::Command;
 use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 use sys::watchdog::Watchdog;
 
@@ -20,6 +21,10 @@ use sys::watchdog::Watchdog;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Names the open file to the PID 1 of the real root.
 const NUMBER: &str = "BERTH_WATCHDOG";
+/// The longest that the kernel may take for one piece of work before it counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// Work that goes on is looked at this often.
+const LOOK: Duration = Duration::from_millis(10);
 /// It is told no more often than this.
 const OFTEN: Duration = Duration::from_secs(1);
 
@@ -62,6 +67,22 @@ pub fn alive() {
         log::warning(&format!("watchdog: {e}"));
         *armed = None;
     }
+}
+
+/// Does one piece of work in the kernel that may take long and is all well meanwhile. Without an end
+/// after an hour the machine restarts.
+pub fn during<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let work = scope.spawn(work);
+        while !work.is_finished() {
+            if start.elapsed() < PATIENCE {
+                alive();
+            }
+            thread::sleep(LOOK);
+        }
+        work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Keeps it armed for the program that this one becomes, which is told by its environment.
