@@ -1,7 +1,11 @@
 //! What the scenarios share: images built once, machines started from copies of them.
 
+use contract::Slot;
 use contract::console::Ready;
-use contract::layout::Partition;
+use contract::layout::{BLOCK, Partition, RECORD_OFFSETS};
+use contract::record::{Record, SlotEntry, State};
+use contract::text::Text;
+use contract::trailer::Trailer;
 use image_builder::cache::Cache;
 use image_builder::debian::Network;
 use image_builder::inspect;
@@ -10,7 +14,8 @@ use qemu::{Config, Machine, PortForward, Toolset};
 use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -63,12 +68,52 @@ pub fn demo_image() -> &'static Path {
     })
 }
 
+/// The Docker image with a debug shell and busybox preloaded: less to load at first boot.
+pub fn docker_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let preload = "images=[\"containers/busybox.toml\"]";
+        build("configs/docker.toml", &["name=e2e-docker-small", "debug.shell=true", preload])
+    })
+}
+
 /// The containerd image with a debug shell and busybox preloaded.
 pub fn containerd_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
         let preload = "images=[\"containers/busybox.toml\"]";
         build("configs/containerd.toml", &["name=e2e-containerd", "debug.shell=true", preload])
+    })
+}
+
+/// The containerd image with the kernel for real servers, and a debug shell.
+pub fn generic_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let sets = ["name=e2e-generic", "kernel=generic", "debug.shell=true"];
+        build("configs/containerd.toml", &sets)
+    })
+}
+
+/// The containerd image for disks with sectors of 4096 bytes, with judges of its own.
+pub fn large_sector_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let judges = "packages=[\"gdisk\",\"dosfstools\"]";
+        let sectors = "partitions.sector-size=4096";
+        build("configs/containerd.toml", &["name=e2e-4k", "debug.shell=true", sectors, judges])
+    })
+}
+
+/// The containerd image with a PID 1 in its root that hangs as it starts.
+pub fn hanging_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let init = "file=[{path=\"/usr/lib/berth/init\",mode=\"0755\",content=\"\"\"\
+                    #!/usr/bin/busybox sh\n\
+                    echo this init does nothing from here on > /dev/console\n\
+                    while :; do busybox sleep 1000; done\n\"\"\"}]";
+        build("configs/containerd.toml", &["name=e2e-hanging", "debug.shell=true", init])
     })
 }
 
@@ -149,6 +194,38 @@ impl Disk {
         file.set_len(len + bytes).expect("a larger disk");
     }
 
+    /// Installs the system in slot A of `image` in slot B, under the name of `version`, as an update
+    /// does, and returns the boot record. It lies in the first copy; the second is empty.
+    pub fn install_in_b(&self, image: &Path, version: &str, state: State) -> Record {
+        let from = File::open(image).expect("the image");
+        let to = File::options().write(true).open(self.path()).expect("the disk");
+        for part in [Partition::Boot, Partition::Root, Partition::Verity] {
+            let (a, b) = (place(image, part(Slot::A)), place(&self.path(), part(Slot::B)));
+            copy_data(&from, a.offset, a.size, &to, b.offset);
+        }
+        let mut record = first_record(&self.path());
+        let installed = first_record(image)[Slot::A];
+        record[Slot::B] =
+            SlotEntry { state, priority: 2, version: Text::new(version), ..installed };
+        let boot = place(&self.path(), Partition::Boot(Slot::B));
+        let trailer = Trailer::of(&record[Slot::B], record.sequence).encode();
+        let written = place(&self.path(), Partition::State).offset;
+        to.write_all_at(&trailer, boot.offset + boot.size - BLOCK as u64).expect("a trailer");
+        to.write_all_at(&record.encode(), written + RECORD_OFFSETS[0]).expect("a record");
+        to.write_all_at(&[0; BLOCK], written + RECORD_OFFSETS[1]).expect("one copy");
+        record
+    }
+
+    /// Writes a file to the folder `berth` of the ESP.
+    pub fn put_on_esp(&self, name: &str, text: &str) {
+        let file = self.folder.path().join("esp-file");
+        std::fs::write(&file, text).expect("written");
+        let esp = place(&self.path(), Partition::Esp).offset;
+        let volume = format!("{}@@{esp}", self.path().display());
+        let target = format!("::berth/{name}");
+        judge("mcopy", ["-o", "-i", &volume, file.to_str().expect("a plain path"), &target]);
+    }
+
     /// A machine's configuration with this disk.
     pub fn config(&self) -> Config {
         Config { debug_console: true, ..Config::new(self.path()) }
@@ -162,21 +239,35 @@ impl Disk {
     }
 }
 
-/// Copies what is not a hole.
+/// Copies a file but for its holes.
 fn copy_sparse(from: &Path, to: &Path) {
-    let (mut from, mut to) =
-        (File::open(from).expect("an image"), File::create(to).expect("a copy"));
+    let (from, to) = (File::open(from).expect("an image"), File::create(to).expect("a copy"));
     let len = from.metadata().expect("its size").len();
     to.set_len(len).expect("a sparse copy");
-    let mut at = 0;
-    while let Ok(data) = seek(&from, SeekFrom::Data(at)) {
-        let hole = seek(&from, SeekFrom::Hole(data)).expect("the end of the data");
+    copy_data(&from, 0, len, &to, 0);
+}
+
+/// Copies `len` bytes from one place to another, but for holes: zeros are there already.
+fn copy_data(mut from: &File, start: u64, len: u64, mut to: &File, target: u64) {
+    let end = start + len;
+    let mut at = start;
+    while let Ok(data) = seek(from, SeekFrom::Data(at))
+        && data < end
+    {
+        let hole = seek(from, SeekFrom::Hole(data)).expect("the end of the data").min(end);
         from.seek(std::io::SeekFrom::Start(data)).expect("there");
-        to.seek(std::io::SeekFrom::Start(data)).expect("there");
-        std::io::copy(&mut (&mut from).take(hole - data), &mut to).expect("copied");
+        to.seek(std::io::SeekFrom::Start(target + data - start)).expect("there");
+        std::io::copy(&mut from.take(hole - data), &mut to).expect("copied");
         at = hole;
     }
-    to.flush().expect("copied");
+}
+
+/// The boot record of an image that was never started.
+fn first_record(image: &Path) -> Record {
+    let mut block = [0; BLOCK];
+    let at = place(image, Partition::State).offset + RECORD_OFFSETS[0];
+    File::open(image).and_then(|file| file.read_exact_at(&mut block, at)).expect("a record");
+    Record::decode(&block).expect("a new image has a record")
 }
 
 /// Starts a machine.

@@ -3,8 +3,6 @@
 use contract::Slot;
 use contract::layout::{BLOCK, Partition, RECORD_OFFSETS};
 use contract::record::{Record, State, read_copies};
-use contract::text::Text;
-use contract::trailer::Trailer;
 use e2e::*;
 use qemu::{Machine, OnReboot};
 use std::fs::File;
@@ -16,7 +14,6 @@ struct Bench {
     file: File,
     state: u64,
     boot: [u64; 2],
-    boot_size: u64,
     record: Record,
 }
 
@@ -28,30 +25,8 @@ impl Bench {
         let at = |partition| place(&disk.path(), partition);
         let state = at(Partition::State).offset;
         let boot = Slot::ALL.map(|slot| at(Partition::Boot(slot)).offset);
-        let boot_size = at(Partition::Boot(Slot::A)).size;
-        let mut block = [0; BLOCK];
-        file.read_exact_at(&mut block, state + RECORD_OFFSETS[0]).expect("a record");
-        let record = Record::decode(&block).expect("a new image has a record");
-        let mut bench = Bench { disk, file, state, boot, boot_size, record };
-        let mut uki = vec![0; bench.record[Slot::A].uki_len as usize];
-        bench.file.read_exact_at(&mut uki, bench.boot[0]).expect("the UKI");
-        bench.file.write_all_at(&uki, bench.boot[1]).expect("a copy");
-        let mut entry = bench.record[Slot::A];
-        entry.state = b;
-        entry.priority = 2;
-        entry.version = Text::new("2.0.0");
-        bench.record[Slot::B] = entry;
-        let trailer = Trailer::of(&entry, bench.record.sequence);
-        let end = bench.boot[1] + bench.boot_size - BLOCK as u64;
-        bench.file.write_all_at(&trailer.encode(), end).expect("a trailer");
-        bench.write_record(0, bench.record);
-        bench.file.write_all_at(&[0; BLOCK], state + RECORD_OFFSETS[1]).expect("one copy");
-        bench
-    }
-
-    fn write_record(&self, copy: usize, record: Record) {
-        let at = self.state + RECORD_OFFSETS[copy];
-        self.file.write_all_at(&record.encode(), at).expect("a record");
+        let record = disk.install_in_b(containerd_image(), "2.0.0", b);
+        Bench { disk, file, state, boot, record }
     }
 
     fn stored(&self) -> Record {
@@ -133,6 +108,13 @@ fn without_any_record_a_whole_slot_boots() {
         "slot a, version 1.0.0, last resort",
     ]);
     machine.wait_ready(BOOT).expect("the host gets ready");
+    // What ran is written down again, in both copies.
+    machine.wait_for_line("the boot record was lost and is written anew", SOON).expect("the line");
+    machine.power_button().expect("pressed");
+    machine.wait_exit(SOON).expect("an orderly end");
+    let states = bench.stored().slots.map(|entry| entry.state);
+    assert_eq!(states, [State::Healthy, State::GivenUp]);
+    berth_ok(["inspect".as_ref(), bench.disk.path().as_os_str(), "--verify".as_ref()]);
 }
 
 #[test]

@@ -66,6 +66,9 @@ impl core::fmt::Debug for Guid {
     }
 }
 
+/// Logical sector sizes in bytes that a disk can have. A table counts in its disk's own sectors: one
+/// that was written for the other size is not found by firmware.
+pub const SECTOR_SIZES: [u64; 2] = [512, 4096];
 /// Number of entries in a table that Berth writes, and the most that it reads.
 pub const ENTRIES: u32 = 128;
 /// Size in bytes of one entry.

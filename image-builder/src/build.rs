@@ -144,6 +144,7 @@ pub fn build(
             cmdline: &cmdline(definition),
             picker: &image::pe::elf_to_pe(&programs.picker)?,
             esp_files: &esp_files,
+            sector_size: definition.sector_size,
             sizes: definition.sizes,
             source_date_epoch: root.epoch.max(0) as u64,
         },

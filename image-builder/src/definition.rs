@@ -3,6 +3,7 @@
 //! `configs/docker.toml` explains every key by example.
 
 use crate::{Error, Result};
+use contract::gpt::SECTOR_SIZES;
 use contract::host_config;
 use contract::layout::Partition;
 use contract::layout::Slot;
@@ -57,8 +58,9 @@ pub(crate) struct RawFile {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct RawPartitions {
+    sector_size: Option<u64>,
     esp: Option<String>,
     boot: Option<String>,
     root: Option<String>,
@@ -143,6 +145,8 @@ pub struct Definition {
     pub host_config: Option<String>,
     /// Files put into the root.
     pub files: Vec<ExtraFile>,
+    /// Logical sector size in bytes of the disks that the image is for, one of [`SECTOR_SIZES`].
+    pub sector_size: u64,
     /// Partition sizes.
     pub sizes: Sizes,
     /// Whether a shell for development is built in.
@@ -307,6 +311,10 @@ impl Raw {
                     .map_err(|why| wrong(format!("partitions.{key} `{text}`: {why}")))?;
             }
         }
+        let sector_size = self.partitions.sector_size.unwrap_or(SECTOR_SIZES[0]);
+        if !SECTOR_SIZES.contains(&sector_size) {
+            return Err(wrong(format!("partitions.sector-size {sector_size}: not 512 or 4096")));
+        }
         let host_config = match self.host_config {
             None => None,
             Some(path) => {
@@ -336,6 +344,7 @@ impl Raw {
             drop: self.drop,
             kernel_arguments: self.kernel_arguments,
             host_config,
+            sector_size,
             sizes,
             debug_shell: self.debug.shell,
         })
@@ -422,12 +431,15 @@ mod tests {
     fn defaults() {
         let d = read(SMALL, &[]).expect("valid");
         assert_eq!((d.kernel, d.sizes, d.debug_shell), (Kernel::Cloud, Sizes::default(), false));
+        assert_eq!(d.sector_size, 512);
     }
 
     #[test]
     fn settings_win_and_may_be_tables_lists_and_strings() {
         let sets = ["version=2.0", "debug.shell=true", "packages=[\"nano\"]", "kernel=generic"];
-        let d = read(SMALL, &sets).expect("valid");
+        let d =
+            read(SMALL, &[&sets[..], &["partitions.sector-size=4096"]].concat()).expect("valid");
+        assert_eq!(d.sector_size, 4096);
         assert_eq!((d.version.as_str(), d.debug_shell), ("2.0", true));
         assert_eq!(
             (d.packages.as_slice(), d.kernel),
@@ -443,6 +455,10 @@ mod tests {
             (
                 "[partitions]\nroot = \"2\"",
                 "/x.toml: partitions.root `2`: not a size like 300MiB or 2GiB",
+            ),
+            (
+                "[partitions]\nsector-size = 1024",
+                "/x.toml: partitions.sector-size 1024: not 512 or 4096",
             ),
             ("[[file]]\npath = \"etc/x\"", "/x.toml: file `etc/x` is not an absolute path"),
             ("[[file]]\npath = \"/etc/x\"", "/x.toml: file `/etc/x` needs one of"),

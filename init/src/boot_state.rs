@@ -4,7 +4,10 @@ use crate::error::{Error, On};
 use contract::Slot;
 use contract::data_mark::DataMark;
 use contract::journal::Writer;
-use contract::record::{Record, State, Stored};
+use contract::layout::BLOCK;
+use contract::record::{Invalid, Record, State, Stored};
+use contract::trailer::{self, Trailer};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use sys::block::Direct;
 
@@ -55,6 +58,22 @@ impl BootState {
         self.change(|record| given_up(record, slot, fault, reason))
     }
 
+    /// Writes a record when both copies are lost and `running` came up whole all the same, by what
+    /// `trailers` say of the slots. Returns whether it did.
+    pub fn rebuild(
+        &self,
+        running: Slot,
+        trailers: impl FnOnce() -> [Option<Trailer>; 2],
+    ) -> Result<bool, Error> {
+        if !self.stored()?.invalid.iter().all(|copy| copy.is_some_and(is_lost)) {
+            return Ok(false);
+        }
+        let Some(record) = rebuilt(trailers(), running) else { return Ok(false) };
+        let state = self.open(true)?;
+        let written = state.restore(&record).and_then(|done| Ok(done && state.repair()?));
+        written.on("write a record to", self.device.display())
+    }
+
     fn change(&self, decide: impl Fn(&Record) -> Option<Record>) -> Result<bool, Error> {
         let written = self.open(true)?.change(decide).on("change", self.device.display())?;
         Ok(written.is_some())
@@ -75,6 +94,38 @@ impl BootState {
     pub fn set_data_mark(&self, mark: DataMark) -> Result<(), Error> {
         self.open(true)?.set_data_mark(mark).on("write", self.device.display())
     }
+}
+
+/// The trailer of the boot partition at `device`; `None` when it has none.
+pub fn trailer(device: &str) -> Result<Option<Trailer>, Error> {
+    let len = File::open(device).and_then(|mut file| sys::block::size(&mut file));
+    let len = len.on("open", device)?;
+    let Some(offset) = (len / BLOCK as u64 * BLOCK as u64).checked_sub(BLOCK as u64) else {
+        return Ok(None);
+    };
+    let block = Direct::open(Path::new(device), false).and_then(|device| device.read(offset));
+    Ok(Trailer::decode(&block.on("read", device)?.0))
+}
+
+/// Whether nothing is left of a copy of the record. One that a later Berth wrote is no loss: it is
+/// left for that to read.
+fn is_lost(invalid: Invalid) -> bool {
+    match invalid {
+        Invalid::Magic | Invalid::Checksum => true,
+        Invalid::Format(_) | Invalid::State(_) => false,
+    }
+}
+
+/// The record after both copies were lost and `running` came up whole; `None` when its trailer
+/// does not tell what it holds.
+///
+/// Nothing is known of the other slot but that it was once written whole. It stays given up:
+/// starts when nothing better is left, and is never preferred to the one that was seen to run.
+fn rebuilt(trailers: [Option<Trailer>; 2], running: Slot) -> Option<Record> {
+    trailers[running.index()]?;
+    let mut record = trailer::recover(trailers)?;
+    record.mark_healthy(running);
+    Some(record)
 }
 
 /// The record after `slot` came up whole; `None` when it says so already. A slot that was given
@@ -154,6 +205,68 @@ mod tests {
         {
             let next = healthy(&record(Healthy, state), Slot::B);
             assert_eq!(next.map(|next| next[Slot::B].state), expected.then_some(Healthy));
+        }
+    }
+
+    fn written(sequence: u64) -> Trailer {
+        let entry = SlotEntry { uki_len: sequence, ..SlotEntry::EMPTY };
+        Trailer::of(&entry, sequence)
+    }
+
+    #[test]
+    fn rebuilding_table() {
+        use State::*;
+        let (older, newer) = (Some(written(3)), Some(written(8)));
+        let cases = [
+            // trailers, the slot that runs, states in the new record
+            ([older, None], Slot::A, Some([Healthy, Empty])),
+            ([older, newer], Slot::A, Some([Healthy, GivenUp])),
+            ([older, newer], Slot::B, Some([GivenUp, Healthy])),
+            ([newer, older], Slot::A, Some([Healthy, GivenUp])),
+            ([None, newer], Slot::A, None),
+            ([None, None], Slot::B, None),
+        ];
+        for (trailers, running, expected) in cases {
+            let record = rebuilt(trailers, running);
+            assert_eq!(record.map(|r| r.slots.map(|slot| slot.state)), expected, "{running}");
+            let Some(record) = record else { continue };
+            let newest = trailers.iter().flatten().map(|t| t.sequence).max();
+            assert_eq!(Some(record.sequence), newest);
+            let next = contract::boot::choose(&record, [false; 2]).map(|choice| choice.slot);
+            assert_eq!(next, Some(running));
+        }
+    }
+
+    #[test]
+    fn a_lost_record_is_written_anew_in_both_copies() {
+        use contract::layout::{RECORD_OFFSETS, STATE_SIZE};
+        use std::os::unix::fs::FileExt;
+        let whole = record(State::Healthy, State::Empty).encode();
+        let torn = [0xff; BLOCK];
+        for (copies, expected) in [([&torn, &[0; BLOCK]], true), ([&whole, &torn], false)] {
+            let file = tempfile::NamedTempFile::new().expect("a file in place of the partition");
+            file.as_file().set_len(STATE_SIZE).expect("a size");
+            for (copy, offset) in copies.into_iter().zip(RECORD_OFFSETS) {
+                file.as_file().write_all_at(copy, offset).expect("a copy");
+            }
+            let state = BootState::at(file.path());
+            let rebuilt = state.rebuild(Slot::A, || [Some(written(3)), None]);
+            assert_eq!(rebuilt.ok(), Some(expected));
+            let stored = state.stored().expect("readable");
+            assert_eq!(stored.invalid == [None; 2], expected);
+            assert_eq!(stored.record.map(|r| r.sequence), Some(5));
+        }
+    }
+
+    #[test]
+    fn what_a_later_berth_wrote_is_not_lost() {
+        for (invalid, expected) in [
+            (Invalid::Magic, true),
+            (Invalid::Checksum, true),
+            (Invalid::Format(2), false),
+            (Invalid::State(9), false),
+        ] {
+            assert_eq!(is_lost(invalid), expected, "{invalid}");
         }
     }
 }

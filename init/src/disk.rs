@@ -4,6 +4,7 @@ use crate::error::{Error, On};
 use crate::log;
 use crate::modules::Modules;
 use crate::table::{self, Geometry};
+use crate::watchdog;
 use contract::gpt::{Entry, Guid, Table};
 use contract::layout::Partition;
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ pub fn find(modules: &mut Modules, esp: Option<Guid>) -> Result<Disk, Error> {
     let start = Instant::now();
     let mut seen_at = None;
     loop {
+        watchdog::alive();
         modules.coldplug();
         let (candidates, others) = scan();
         if let Some(candidate) = choose(&candidates, esp)? {

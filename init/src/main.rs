@@ -33,6 +33,7 @@ mod tool;
 mod uefi;
 mod var;
 mod verity;
+mod watchdog;
 mod workload;
 
 use std::process::ExitCode;

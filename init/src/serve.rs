@@ -17,9 +17,21 @@ use std::convert::Infallible;
 use std::time::Duration;
 use sys::clock::since_boot;
 
-/// Beside what workloads may take, the time within which a boot is expected to be complete: the
-/// runtime may start twice.
+/// The time within which a boot is expected to come to its workloads: the runtime may start twice,
+/// and images are loaded.
 const BOOT_WITHIN: Duration = Duration::from_secs(600);
+/// Beside what they may take themselves, the time within which workloads are expected to be up:
+/// Compose is slow to start on a busy machine.
+const WORKLOADS_MARGIN: Duration = Duration::from_secs(30);
+
+/// When a boot that began to serve at `start` is overdue. `workloads`: when they were first brought
+/// up, if they were, and the longest time that any may take. Each gets two attempts.
+fn overdue_at(start: Duration, workloads: (Option<Duration>, Duration)) -> Duration {
+    match workloads {
+        (None, _) => start + BOOT_WITHIN,
+        (Some(at), patience) => at + 2 * patience + WORKLOADS_MARGIN,
+    }
+}
 
 /// What this boot is about.
 #[derive(Clone, Debug)]
@@ -59,7 +71,9 @@ struct Serving<'a> {
     workloads: Workloads,
     buttons: PowerButtons,
     shell: Option<DebugShell>,
-    overdue: Option<Duration>,
+    start: Duration,
+    /// Ready, or known not to be in time.
+    decided: bool,
     ready: bool,
 }
 
@@ -92,10 +106,11 @@ pub fn run(
         network: Network::start(&host.config, now)?,
         clock_asked: false,
         next_save: now + clock::SAVE_EVERY,
-        overdue: Some(now + BOOT_WITHIN + 2 * workloads.patience()),
         workloads,
         buttons: PowerButtons::open(),
         shell: DebugShell::new(host.debug_shell),
+        start: now,
+        decided: false,
         ready: false,
     };
     let ending = serving.until_told(&mut supervisor)?;
@@ -117,7 +132,7 @@ impl Serving<'_> {
             self.network.deadline(),
             self.workloads.deadline(),
             self.shell.as_ref().and_then(DebugShell::deadline),
-            self.overdue,
+            self.overdue(),
             Some(self.next_save),
         ];
         let mut files = self.network.files();
@@ -186,11 +201,17 @@ impl Serving<'_> {
         }
     }
 
+    /// When it will be too late; `None` when that no longer matters.
+    fn overdue(&self) -> Option<Duration> {
+        let workloads = (self.workloads.first_started(), self.workloads.patience());
+        (!self.decided).then(|| overdue_at(self.start, workloads))
+    }
+
     fn say_ready(&mut self, now: Duration) {
         let (up, all) = self.workloads.count();
         if !self.ready && self.runtime_ready && self.workloads.all_up() {
             self.ready = true;
-            self.overdue = None;
+            self.decided = true;
             let ready = Ready {
                 slot: self.host.slot,
                 version: self.host.version.clone(),
@@ -204,8 +225,8 @@ impl Serving<'_> {
             log::line(text.strip_prefix("berth: ").unwrap_or(&text));
             self.care.ready();
         }
-        if self.overdue.is_some_and(|at| at <= now) {
-            self.overdue = None;
+        if self.overdue().is_some_and(|at| at <= now) {
+            self.decided = true;
             let name = self.runtime.name();
             let why = match self.runtime_ready {
                 false => format!("{name} did not get ready"),
@@ -213,6 +234,26 @@ impl Serving<'_> {
             };
             log::warning(&why);
             self.care.overdue(&why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_is_overdue_by_what_it_came_to() {
+        let seconds = Duration::from_secs;
+        for (start, first_started, patience, expected) in [
+            (8, None, 0, 608),
+            (8, None, 9000, 608),
+            (8, Some(70), 0, 100),
+            (8, Some(70), 300, 700),
+            (8, Some(500), 300, 1130),
+        ] {
+            let at = overdue_at(seconds(start), (first_started.map(seconds), seconds(patience)));
+            assert_eq!(at, seconds(expected), "{first_started:?} {patience}");
         }
     }
 }

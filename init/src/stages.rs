@@ -1,8 +1,8 @@
 //! The boot, top to bottom. Each stage is named; what fails says in which one.
 
-use crate::boot_state::BootState;
+use crate::boot_state::{self, BootState};
 use crate::cmdline::Cmdline;
-use crate::disk;
+use crate::disk::{self, Disk};
 use crate::error::{Error, On, chain};
 use crate::handover::Boot;
 use crate::modules::{self, Modules};
@@ -10,16 +10,16 @@ use crate::serve::{self, Care};
 use crate::supervisor::Supervisor;
 use crate::uefi::Picked;
 use crate::var::{self, Var};
-use crate::{cgroup, clock, failure, host_config, identity, log, mounts, root};
+use crate::{cgroup, clock, failure, host_config, identity, log, mounts, root, watchdog};
+use contract::Slot;
 use contract::host_config::HostConfig;
 use contract::layout::{CMDLINE_DEBUG_SHELL, CMDLINE_ROOT_HASH, CMDLINE_VERSION, Partition};
+use contract::trailer::Trailer;
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 use sys::uevent::{Uevent, Uevents};
-use sys::watchdog::Watchdog;
 
 /// This program in the real root.
 const NEXT: &str = "/usr/lib/berth/init";
@@ -36,6 +36,11 @@ pub fn initramfs() -> Result<Infallible, Error> {
         let mut modules = Modules::open()?;
         modules.load_always(&FIRST_MODULES)?;
         Ok(modules)
+    })?;
+    stage("arm the watchdog", || {
+        modules.coldplug();
+        watchdog::arm();
+        Ok(())
     })?;
     let picked = stage("read what the slot picker says", || {
         mounts::firmware_variables()?;
@@ -54,7 +59,9 @@ pub fn initramfs() -> Result<Infallible, Error> {
         drop(modules);
         mounts::move_to(root::MOUNT_POINT)?;
         sys::mount::switch_root(root::MOUNT_POINT).on("change to", root::MOUNT_POINT)?;
-        Err(Command::new(NEXT).exec()).on("start", NEXT)
+        let mut next = Command::new(NEXT);
+        watchdog::hand_over(&mut next)?;
+        Err(next.exec()).on("start", NEXT)
     })
 }
 
@@ -74,6 +81,7 @@ pub struct Host {
 
 /// PID 1 in the real root.
 pub fn real_root() -> Result<Infallible, Error> {
+    watchdog::take_over();
     // Before there is a second thread, which would take signals away from the first.
     let supervisor = stage("listen to signals", Supervisor::new)?;
     let boot = stage("take over from the initramfs", Boot::load)?;
@@ -85,6 +93,8 @@ pub fn real_root() -> Result<Infallible, Error> {
     let cmdline = stage("read the kernel command line", Cmdline::read)?;
     stage("mount the kernel's other filesystems", mounts::second)?;
     stage("load modules for this machine", || load_modules(&boot, &state))?;
+    // One whose driver is not in the initramfs.
+    watchdog::arm();
     let var = stage("prepare /var", || var::mount_var(&boot.disk, &state, boot.slot))?;
     let var_keeps = matches!(var, Var::Ready { .. });
     let config =
@@ -112,40 +122,17 @@ fn serve(host: Host, supervisor: Supervisor) -> Result<Infallible, Error> {
         },
         debug_shell: host.cmdline.has(CMDLINE_DEBUG_SHELL),
     };
-    let watchdog = arm_watchdog().unwrap_or_else(|e| {
-        log::warning(&chain(&e));
-        None
-    });
-    serve::run(&asked, supervisor, &mut Keeper { host, watchdog })
-}
-
-/// PID 1 tells the watchdog every few seconds that it is well. The time between two such words can
-/// grow while disks are flushed at the end.
-const WATCHDOG: Duration = Duration::from_secs(60);
-
-fn arm_watchdog() -> Result<Option<Watchdog>, Error> {
-    let Some(watchdog) = Watchdog::arm().on("arm", "the watchdog")? else { return Ok(None) };
-    // It is armed from here on: let go of, it would restart a host that is well.
-    if let Err(e) = watchdog.set_timeout(WATCHDOG).on("set the timeout of", "the watchdog") {
-        log::warning(&chain(&e));
-    }
-    Ok(Some(watchdog))
+    serve::run(&asked, supervisor, &mut Keeper { host })
 }
 
 /// Who is told how the boot goes: the watchdog and the boot record.
 struct Keeper {
     host: Host,
-    watchdog: Option<Watchdog>,
 }
 
 impl Care for Keeper {
     fn alive(&mut self) {
-        if let Some(watchdog) = &mut self.watchdog
-            && let Err(e) = watchdog.keep_alive()
-        {
-            log::warning(&format!("watchdog: {e}"));
-            self.watchdog = None;
-        }
+        watchdog::alive();
     }
 
     fn ready(&mut self) {
@@ -171,8 +158,23 @@ impl Host {
             log::line(&format!("slot {slot} is healthy"));
             self.state.journal(Some(slot), "healthy")?;
         }
+        if self.state.rebuild(slot, || trailers(&self.boot.disk))? {
+            log::line("the boot record was lost and is written anew");
+            self.state.journal(Some(slot), "healthy; the boot record was lost and written anew")?;
+        }
         Ok(())
     }
+}
+
+/// What the boot partitions say of themselves.
+fn trailers(disk: &Disk) -> [Option<Trailer>; 2] {
+    Slot::ALL.map(|slot| match boot_state::trailer(disk.device(Partition::Boot(slot)).ok()?) {
+        Ok(trailer) => trailer,
+        Err(e) => {
+            log::warning(&chain(&e));
+            None
+        }
+    })
 }
 
 fn load_modules(boot: &Boot, state: &BootState) -> Result<(), Error> {
@@ -187,12 +189,7 @@ fn load_modules(boot: &Boot, state: &BootState) -> Result<(), Error> {
 
 /// A block of the root that does not match its hash: the program that needed it gets an I/O error
 /// and is started again; here it is only made known.
-fn note_corruption(
-    event: &Uevent,
-    noted: &mut Vec<String>,
-    state: &BootState,
-    slot: Option<contract::Slot>,
-) {
+fn note_corruption(event: &Uevent, noted: &mut Vec<String>, state: &BootState, slot: Option<Slot>) {
     /// Enough to know; the journal is a ring that holds other things too.
     const MOST: usize = 8;
     let Some(block) = event.get("DM_VERITY_ERR_BLOCK_NR") else { return };

@@ -1,7 +1,7 @@
 //! The partition table of a disk: reading whichever copy is whole, and growing it.
 
 use crate::error::{Error, On};
-use contract::gpt::{ENTRIES_LEN, Header, Invalid, Table};
+use contract::gpt::{ENTRIES_LEN, Header, Invalid, SECTOR_SIZES, Table};
 use contract::layout::Partition;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -47,7 +47,7 @@ fn read_copy(
     Geometry { sector_size, sectors }: Geometry,
     lba: u64,
 ) -> Result<Result<(Table, Header), Invalid>, Error> {
-    if !matches!(sector_size, 512 | 4096) || lba == 0 || lba >= sectors {
+    if !SECTOR_SIZES.contains(&sector_size) || lba == 0 || lba >= sectors {
         return Ok(Err(Invalid::Shape));
     }
     let mut sector = vec![0; sector_size as usize];

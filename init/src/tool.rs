@@ -1,7 +1,7 @@
 //! Running a program of the image to its end, within a bound.
 
 use crate::error::{Error, On};
-use crate::log;
+use crate::{log, watchdog};
 use std::fs::{self, File};
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -42,6 +42,7 @@ pub fn run(path: &str, arguments: &[&str], bound: Duration) -> Result<Finished, 
         .on("start", path)?;
     let mut remind = REMIND;
     let status = loop {
+        watchdog::alive();
         if let Some(status) = child.try_wait().on("wait for", path)? {
             break status;
         }

@@ -16,6 +16,7 @@ use crate::error::{Error, On, chain};
 use crate::ext4::Content;
 use crate::log;
 use crate::tool::{self, Finished};
+use crate::watchdog;
 use contract::Slot;
 use contract::data_mark::DataMark;
 use std::fs::{self, File};
@@ -223,7 +224,8 @@ fn ended_badly(path: &str, finished: &Finished) -> Error {
 fn fill(device: &str, partition: &KernelPartition) -> Result<(), Error> {
     let Some(blocks) = growth(Content::of(device)?, partition.len) else { return Ok(()) };
     let folder = File::open(FOLDER).on("open", FOLDER)?;
-    sys::ext4::grow(&folder, blocks).on("grow", FOLDER)?;
+    // Minutes, from a small partition to a large one on a slow disk.
+    watchdog::during(|| sys::ext4::grow(&folder, blocks)).on("grow", FOLDER)?;
     log::line(&format!("/var now has {} MiB", partition.len >> 20));
     Ok(())
 }

@@ -81,6 +81,8 @@ pub struct Workloads {
     /// Whether loaded archives were distrusted in this boot already.
     reloaded: bool,
     projects: Vec<Project>,
+    /// When they were first brought up.
+    first_started: Option<Duration>,
     /// Projects that are no longer declared and are being taken down.
     leaving: Vec<(String, TaskId)>,
 }
@@ -106,6 +108,7 @@ impl Workloads {
             loads: Vec::new(),
             reloaded: false,
             projects: declared.iter().filter(|_| !refused).map(project).collect(),
+            first_started: None,
             leaving: Vec::new(),
         }
     }
@@ -124,6 +127,11 @@ impl Workloads {
     /// The longest time that any may take.
     pub fn patience(&self) -> Duration {
         self.projects.iter().map(|p| p.workload.timeout).max().unwrap_or_default()
+    }
+
+    /// When they were first brought up, if they were.
+    pub fn first_started(&self) -> Option<Duration> {
+        self.first_started
     }
 
     /// Names of all projects, for shutdown.
@@ -164,6 +172,7 @@ impl Workloads {
         if !self.loads.is_empty() {
             return;
         }
+        self.first_started.get_or_insert(now);
         for index in 0..self.projects.len() {
             if matches!(self.projects[index].state, State::Waiting { until } if until <= now) {
                 self.bring_up(index, supervisor, now);

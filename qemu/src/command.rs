@@ -15,6 +15,8 @@ pub struct Runtime {
     pub control: PathBuf,
     /// Where QEMU listens for the debug shell.
     pub shell: PathBuf,
+    /// Logical sector size in bytes that the image's partition table is made for.
+    pub sector_size: u32,
     /// The ports, none of them 0.
     pub ports: Vec<PortForward>,
 }
@@ -51,12 +53,20 @@ pub fn arguments(
         drive += ",snapshot=on";
     }
     args.option("-drive", &(drive + ",file="), &config.image);
-    args.words(match config.disk {
+    let mut device = match config.disk {
         Disk::Virtio => "-device virtio-blk-pci,drive=disk,bootindex=0",
         Disk::Nvme => "-device nvme,drive=disk,serial=berth,bootindex=0",
         Disk::Ahci => "-device ide-hd,drive=disk,bus=ide.0,bootindex=0",
         Disk::Usb => "-device qemu-xhci -device usb-storage,drive=disk,bootindex=0",
-    });
+        Disk::Scsi => "-device virtio-scsi-pci -device scsi-hd,drive=disk,bootindex=0",
+    }
+    .to_owned();
+    // QEMU's own default else, which it spells out for no device.
+    if runtime.sector_size != 512 {
+        let size = runtime.sector_size;
+        device += &format!(",logical_block_size={size},physical_block_size={size}");
+    }
+    args.words(&device);
 
     let mut network = "user,id=net".to_owned();
     for PortForward { host, guest } in &runtime.ports {
@@ -137,10 +147,15 @@ mod tests {
     }
 
     fn line(accelerator: Accelerator, config: &Config) -> String {
+        line_for(512, accelerator, config)
+    }
+
+    fn line_for(sector_size: u32, accelerator: Accelerator, config: &Config) -> String {
         let runtime = Runtime {
             vars: "/run/vars".into(),
             control: "/run/qmp".into(),
             shell: "/run/shell".into(),
+            sector_size,
             ports: config.ports.clone(),
         };
         let args = arguments(&tools(), accelerator, config, &runtime);
@@ -166,14 +181,28 @@ mod tests {
     }
 
     #[test]
+    fn an_image_for_large_sectors_gets_a_disk_with_such() {
+        let sizes = ",bootindex=0,logical_block_size=4096,physical_block_size=4096 ";
+        for disk in [Disk::Virtio, Disk::Nvme, Disk::Usb, Disk::Scsi] {
+            let config = Config { disk, ..Config::new("/a.raw") };
+            let line = line_for(4096, Accelerator::Tcg, &config);
+            assert!(line.contains(sizes), "{line}");
+        }
+    }
+
+    #[test]
     fn each_choice_changes_its_part() {
         let plain = || Config::new("/a.raw");
-        let cases: [(Config, &str); 14] = [
+        let cases: [(Config, &str); 15] = [
             (Config { disk: Disk::Nvme, ..plain() }, "-device nvme,drive=disk,serial=berth,boot"),
             (Config { disk: Disk::Ahci, ..plain() }, "-device ide-hd,drive=disk,bus=ide.0,boot"),
             (
                 Config { disk: Disk::Usb, ..plain() },
                 "-device qemu-xhci -device usb-storage,drive=disk,bootindex=0 ",
+            ),
+            (
+                Config { disk: Disk::Scsi, ..plain() },
+                "-device virtio-scsi-pci -device scsi-hd,drive=disk,bootindex=0 ",
             ),
             (Config { nic: Nic::E1000e, ..plain() }, "-device e1000e,netdev=net,romfile= "),
             (Config { memory_mib: 512, cpus: 1, ..plain() }, " -m 512 -smp 1 "),

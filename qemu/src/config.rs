@@ -33,6 +33,8 @@ pub enum Disk {
     Ahci,
     /// USB mass storage on xHCI
     Usb,
+    /// SCSI, on virtio-scsi
+    Scsi,
 }
 
 /// The guest's network card.
@@ -62,7 +64,8 @@ impl FromStr for Disk {
             "nvme" => Ok(Disk::Nvme),
             "ahci" => Ok(Disk::Ahci),
             "usb" => Ok(Disk::Usb),
-            _ => Err(UnknownName { given: name.into(), known: "virtio, nvme, ahci, usb" }),
+            "scsi" => Ok(Disk::Scsi),
+            _ => Err(UnknownName { given: name.into(), known: "virtio, nvme, ahci, usb, scsi" }),
         }
     }
 }
@@ -203,7 +206,7 @@ mod tests {
     fn unknown_names_list_the_known_ones() {
         assert_eq!("nvme".parse(), Ok(Disk::Nvme));
         assert_eq!("e1000e".parse(), Ok(Nic::E1000e));
-        let error = "scsi".parse::<Disk>().expect_err("not a disk").to_string();
-        assert_eq!(error, "`scsi` is not one of virtio, nvme, ahci, usb");
+        let error = "ide".parse::<Disk>().expect_err("not a disk").to_string();
+        assert_eq!(error, "`ide` is not one of virtio, nvme, ahci, usb, scsi");
     }
 }

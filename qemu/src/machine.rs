@@ -9,6 +9,7 @@ use crate::qmp::Qmp;
 use crate::shell::{Failure, Output, Shell};
 use crate::{command, http, port, process};
 use contract::console::Ready;
+use contract::gpt::SECTOR_SIZES;
 use serde_json::json;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -67,7 +68,7 @@ impl Machine {
         accel: &Accel,
         sink: Option<Box<dyn Sink>>,
     ) -> Result<Machine> {
-        check_image(&config.image)?;
+        let sector_size = check_image(&config.image)?;
         if let Some(file) = &config.host_config {
             File::open(file).map_err(Error::io("read", file))?;
         }
@@ -77,6 +78,7 @@ impl Machine {
             vars: in_dir("vars.fd"),
             control: in_dir("qmp"),
             shell: in_dir("shell"),
+            sector_size,
             ports: port::settle(&config.ports)?,
         };
         copy_writable(&tools.ovmf_vars, &runtime.vars)?;
@@ -320,8 +322,9 @@ fn copy_writable(from: &Path, to: &Path) -> Result<()> {
     std::fs::write(to, bytes).map_err(Error::io("write", to))
 }
 
-/// Refuses what is certainly not a disk image, before the firmware does so without words.
-pub(crate) fn check_image(path: &Path) -> Result<()> {
+/// Refuses what is certainly not a disk image, before the firmware does so without words. Returns
+/// the sector size that its partition table is made for.
+pub(crate) fn check_image(path: &Path) -> Result<u32> {
     let refused = |why| Err(Error::NotAnImage { path: path.to_owned(), why });
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let kind = file.metadata().map_err(Error::io("read", path))?.file_type();
@@ -331,10 +334,13 @@ pub(crate) fn check_image(path: &Path) -> Result<()> {
     // The partition table's header stands in the second sector, of 512 or 4096 bytes.
     let mut start = Vec::new();
     file.by_ref().take(8192).read_to_end(&mut start).map_err(Error::io("read", path))?;
-    let signature_at = |at: usize| start.get(at..at + 8) == Some(b"EFI PART");
-    match signature_at(512) || signature_at(4096) {
-        true => Ok(()),
-        false => refused("it has no GPT partition table"),
+    let found = SECTOR_SIZES.into_iter().find(|&size| {
+        let at = size as usize;
+        start.get(at..at + 8) == Some(b"EFI PART")
+    });
+    match found {
+        Some(size) => Ok(size as u32),
+        None => refused("it has no GPT partition table"),
     }
 }
 

@@ -28,7 +28,7 @@ pub struct RunArgs {
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 2)]
     cpus: u32,
-    /// How the disk is attached: virtio, nvme, ahci or usb
+    /// How the disk is attached: virtio, nvme, ahci, usb or scsi
     #[arg(long, value_name = "KIND", default_value = "virtio")]
     disk: Disk,
     /// Network card: virtio or e1000e

@@ -22,9 +22,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Sector size in bytes of the partition table in an image file.
-pub const SECTOR: u64 = 512;
-
 /// What an image is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
@@ -50,6 +47,8 @@ pub struct Inputs<'a> {
     pub picker: &'a [u8],
     /// Further files on the ESP.
     pub esp_files: &'a fat::Files,
+    /// Logical sector size in bytes of the disk that the image is for: 512 or 4096.
+    pub sector_size: u64,
     /// Partition sizes.
     pub sizes: Sizes,
     /// Seconds since 1970 UTC. No timestamp in the image is later.
@@ -146,7 +145,7 @@ pub fn write(inputs: &Inputs<'_>, path: &Path) -> Result<Written> {
     let seed =
         digest(&[b"berth disk", inputs.name.as_bytes(), &built.root_hash, &entry.uki_sha256]);
     write_esp(inputs, image, path, place(Partition::Esp), &seed)?;
-    let table = table(&places, image_size, &seed, &built.root_hash);
+    let table = table(inputs.sector_size, &places, image_size, &seed, &built.root_hash);
     let encoded = table.encode();
     put(0, &encoded.primary)?;
     put(encoded.backup_offset, &encoded.backup)?;
@@ -210,12 +209,20 @@ fn write_esp(
     let mut files = inputs.esp_files.clone();
     files.insert(PICKER_PATH.to_owned(), inputs.picker.to_vec());
     let id = u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]);
-    fat::write(image, path, place.offset, place.size, id, &files)
+    let volume =
+        fat::Volume { offset: place.offset, len: place.size, sector_size: inputs.sector_size, id };
+    fat::write(image, path, &volume, &files)
 }
 
 /// The partition table. Root and verity of slot A have the GUIDs that follow from the root hash;
 /// the others follow from `seed`.
-fn table(places: &[Place], image_size: u64, seed: &Hash, root_hash: &Hash) -> Table {
+fn table(
+    sector_size: u64,
+    places: &[Place],
+    image_size: u64,
+    seed: &Hash,
+    root_hash: &Hash,
+) -> Table {
     let (root_guid, verity_guid) = verity::partition_guids(root_hash);
     let entry = |place: &Place| Entry {
         type_guid: place.partition.type_guid(),
@@ -224,15 +231,15 @@ fn table(places: &[Place], image_size: u64, seed: &Hash, root_hash: &Hash) -> Ta
             Partition::Verity(Slot::A) => verity_guid,
             other => Guid::from_digest(&digest(&[seed, other.label().as_bytes()])),
         },
-        first_lba: place.offset / SECTOR,
-        last_lba: (place.offset + place.size) / SECTOR - 1,
+        first_lba: place.offset / sector_size,
+        last_lba: (place.offset + place.size) / sector_size - 1,
         attributes: 0,
         label: Text::new(place.partition.label()),
     };
     Table {
         disk_guid: Guid::from_digest(seed),
-        sector_size: SECTOR,
-        disk_sectors: image_size / SECTOR,
+        sector_size,
+        disk_sectors: image_size / sector_size,
         entries: places.iter().map(entry).collect(),
     }
 }
@@ -301,6 +308,15 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn build(root: &Tree, sizes: Sizes, path: &Path) -> Result<Written> {
+        build_for(512, root, sizes, path)
+    }
+
+    pub(crate) fn build_for(
+        sector_size: u64,
+        root: &Tree,
+        sizes: Sizes,
+        path: &Path,
+    ) -> Result<Written> {
         let pe = sample_pe(&[(".text", b"code")], 0x3000);
         let inputs = Inputs {
             name: "sample",
@@ -314,6 +330,7 @@ pub(crate) mod tests {
             cmdline: "quiet",
             picker: &pe,
             esp_files: &fat::Files::new(),
+            sector_size,
             sizes,
             source_date_epoch: 1_700_000_000,
         };

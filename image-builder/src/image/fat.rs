@@ -3,7 +3,9 @@
 use super::window::Window;
 use crate::{Error, Result};
 use contract::layout::{HOST_CONFIG_PATH, PICKER_PATH};
-use hadris_fat::format::{FatFormatOptions, FatTypeSelection, FatVolumeFormatter, OemName};
+use hadris_fat::format::{
+    FatFormatOptions, FatTypeSelection, FatVolumeFormatter, OemName, SectorSize,
+};
 use hadris_fat::time::EpochTimeProvider;
 use hadris_fat::{FatVolume, FatVolumeReadExt, FatVolumeWriteExt};
 use std::collections::BTreeMap;
@@ -13,12 +15,17 @@ use std::path::Path;
 /// Every time on the ESP is the epoch of FAT, 1980: the files carry no other.
 static CLOCK: EpochTimeProvider = EpochTimeProvider;
 
-/// Below this size clusters are one sector. A FAT32 needs 65,525 clusters, and firmware reads a
-/// volume with fewer as FAT16 and finds nothing.
-const SMALL: u64 = 260 << 20;
+/// Below so many sectors clusters are one sector. A FAT32 needs 65,525 clusters, and firmware reads
+/// a volume with fewer as FAT16 and finds nothing.
+const SMALL: u64 = (260 << 20) / 512;
 
-/// The smallest volume with enough clusters, and room for its own tables.
-pub const MIN_SIZE: u64 = 34 << 20;
+/// The smallest volume with enough clusters, and room for its own tables, in MiB.
+fn min_mib(sector_size: u64) -> u64 {
+    match sector_size {
+        512 => 34,
+        _ => (65_525 + 200) * sector_size / (1 << 20) + 1,
+    }
+}
 
 /// The largest file that is read back.
 const READ_LIMIT: u64 = 16 << 20;
@@ -26,19 +33,30 @@ const READ_LIMIT: u64 = 16 << 20;
 /// Files of an ESP by path.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// Formats `len` bytes of `image` from `offset` on and puts `files` there. The range holds zeros
-/// before. `id` is the volume's serial number.
-pub fn write(
-    image: &File,
-    path: &Path,
-    offset: u64,
-    len: u64,
-    id: u32,
-    files: &Files,
-) -> Result<()> {
-    if len < MIN_SIZE {
-        let what = format!("an ESP of {len} bytes is too small for FAT32");
-        return Err(Error::refused(what).with_hint("raise `[partitions] esp` to at least 34 MiB"));
+/// Where an ESP lies in an image, and what else it is formatted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: u64,
+    /// That of the disk: Linux does not mount a FAT with smaller sectors than those of the disk.
+    pub sector_size: u64,
+    /// Serial number.
+    pub id: u32,
+}
+
+/// Formats a range of `image` and puts `files` there. The range holds zeros before.
+pub fn write(image: &File, path: &Path, volume: &Volume, files: &Files) -> Result<()> {
+    let Volume { offset, len, sector_size, id } = *volume;
+    let min = min_mib(sector_size);
+    if len < min << 20 {
+        let what = format!(
+            "an ESP of {} MiB is too small for FAT32 with sectors of {sector_size} bytes",
+            len >> 20
+        );
+        let hint = format!("raise `[partitions] esp` to at least {min} MiB");
+        return Err(Error::refused(what).with_hint(hint));
     }
     let wanted: usize = files.values().map(Vec::len).sum();
     if wanted as u64 > len / 2 {
@@ -52,8 +70,12 @@ pub fn write(
     };
     let mut options = FatFormatOptions::new(len).fat_type(FatTypeSelection::Fat32).volume_id(id);
     options.oem_name = OemName::new("BERTH");
-    options.hidden_sectors = u32::try_from(offset / 512).unwrap_or(0);
-    if len < SMALL {
+    options.sector_size = match sector_size {
+        4096 => SectorSize::S4096,
+        _ => SectorSize::S512,
+    };
+    options.hidden_sectors = u32::try_from(offset / sector_size).unwrap_or(0);
+    if len / sector_size < SMALL {
         options = options.sectors_per_cluster(1);
     }
     let volume = FatVolumeFormatter::format(Window::new(image, offset, len), options);
@@ -129,10 +151,14 @@ mod tests {
         ])
     }
 
-    fn written(len: u64) -> File {
+    fn volume(sector_size: u64, len: u64) -> Volume {
+        Volume { offset: MIB, len, sector_size, id: 0x1234_5678 }
+    }
+
+    fn written(volume: &Volume) -> File {
         let image = tempfile::tempfile().expect("a temporary file");
-        image.set_len(len + 2 * MIB).expect("set length");
-        write(&image, Path::new("x"), MIB, len, 0x1234_5678, &files()).expect("an ESP");
+        image.set_len(volume.len + 2 * MIB).expect("set length");
+        write(&image, Path::new("x"), volume, &files()).expect("an ESP");
         image
     }
 
@@ -142,10 +168,17 @@ mod tests {
         bytes
     }
 
+    /// Sector size and length.
+    fn sizes() -> impl Iterator<Item = (u64, u64)> {
+        let small = [34, 64, 259, 260, 300, 1024].map(|mib| (512, mib * MIB));
+        let large = [min_mib(4096), 300, 2079, 2080, 4096].map(|mib| (4096, mib * MIB));
+        small.into_iter().chain(large)
+    }
+
     #[test]
     fn files_come_back_and_the_rest_of_the_disk_is_untouched() {
-        for len in [MIN_SIZE, 64 * MIB, 300 * MIB] {
-            let image = written(len);
+        for (sector_size, len) in sizes() {
+            let image = written(&volume(sector_size, len));
             let found = read(&image, MIB, len).expect("a FAT");
             assert_eq!(found.picker.as_ref(), files().get(PICKER_PATH));
             assert_eq!(found.host_config.as_ref(), files().get(HOST_CONFIG_PATH));
@@ -157,10 +190,13 @@ mod tests {
 
     #[test]
     fn enough_clusters_for_firmware_to_see_fat32() {
-        for len in [MIN_SIZE, 64 * MIB, 259 * MIB, 260 * MIB, 300 * MIB, 1024 * MIB] {
-            let boot = head(&written(len), MIB + 512).split_off(MIB as usize);
+        for (sector_size, len) in sizes() {
+            let image = written(&volume(sector_size, len));
+            let boot = head(&image, MIB + 512).split_off(MIB as usize);
             let number =
                 |at: usize| u64::from(u32::from_le_bytes([0, 1, 2, 3].map(|i| boot[at + i])));
+            assert_eq!(u64::from(u16::from_le_bytes([boot[11], boot[12]])), sector_size);
+            assert_eq!(number(28) * sector_size, MIB, "hidden sectors");
             let reserved = 32 + 2 * number(36);
             let clusters = (number(32) - reserved) / u64::from(boot[13]);
             assert!(clusters >= 65_525, "{len}: {clusters} clusters");
@@ -170,16 +206,19 @@ mod tests {
 
     #[test]
     fn same_input_same_bytes() {
-        let [a, b] = [0, 1].map(|_| head(&written(MIN_SIZE), MIN_SIZE));
+        let volume = volume(512, 34 * MIB);
+        let [a, b] = [0, 1].map(|_| head(&written(&volume), volume.len));
         assert!(a == b);
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
         let image = tempfile::tempfile().expect("a temporary file");
-        for (len, size) in [(MIB, 1), (MIN_SIZE, MIN_SIZE as usize)] {
+        let cases = [(512, 1, 1), (512, 34, 34 << 20), (4096, 256, 1)];
+        for (sector_size, mib, size) in cases {
             let files = Files::from([("x".to_owned(), vec![0; size])]);
-            let error = write(&image, Path::new("x"), 0, len, 1, &files).unwrap_err();
+            let volume = volume(sector_size, mib * MIB);
+            let error = write(&image, Path::new("x"), &volume, &files).unwrap_err();
             assert!(error.hint().is_some_and(|hint| hint.contains("[partitions] esp")));
         }
     }

@@ -2,15 +2,13 @@
 
 use crate::image::verity::Range;
 use crate::{Error, Result};
-use contract::gpt::{ENTRIES_LEN, Guid, Header, Table};
+use contract::gpt::{ENTRIES_LEN, Guid, Header, SECTOR_SIZES, Table};
 use contract::layout::Partition;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Sector sizes that a disk can have.
-const SECTOR_SIZES: [u64; 2] = [512, 4096];
 /// The most that is read at once.
 const READ_LIMIT: u64 = 256 << 20;
 

@@ -1,6 +1,7 @@
 use super::*;
+use crate::definition::Sizes;
 use crate::image::disk::Written;
-use crate::image::disk::tests::{build, sample_tree, small_sizes};
+use crate::image::disk::tests::{build_for, sample_tree, small_sizes};
 use crate::image::manifest::{package_list, package_list_path};
 use crate::tree::Node;
 use contract::layout::{BLOCK, RECORD_OFFSETS};
@@ -19,6 +20,10 @@ struct Sample {
 
 impl Sample {
     fn new() -> Sample {
+        Sample::on(512, small_sizes())
+    }
+
+    fn on(sector_size: u64, sizes: Sizes) -> Sample {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("sample.raw");
         let mut tree = sample_tree();
@@ -29,7 +34,7 @@ impl Sample {
             sha256: "00".into(),
         };
         tree.insert(&package_list_path(), Node::file(package_list(&[package]), 0));
-        let written = build(&tree, small_sizes(), &path).expect("an image");
+        let written = build_for(sector_size, &tree, sizes, &path).expect("an image");
         Sample { _directory: directory, path, written }
     }
 
@@ -74,6 +79,26 @@ fn an_image_tells_what_went_into_it() {
 fn an_untouched_image_is_whole() {
     let verified = verify(&Sample::new().path).expect("whole");
     assert_eq!(verified.checks.len(), 5, "{:?}", verified.checks);
+}
+
+#[test]
+fn an_image_for_large_sectors_is_whole_and_damage_is_named() {
+    let sizes = Sizes { esp: 260 << 20, ..small_sizes() };
+    let sample = Sample::on(4096, sizes);
+    assert_eq!(inspect(&sample.path).expect("a report").sector_size, 4096);
+    let offsets = |sample: &Sample| sample.written.partitions.clone();
+    assert_eq!(offsets(&sample), offsets(&Sample::on(512, sizes)), "only the tables differ");
+    assert_eq!(verify(&sample.path).expect("whole").checks.len(), 5);
+    for (at, expected) in [
+        (4096 + 60, "primary partition table: GPT header checksum does not match"),
+        (8192 + 60, "primary partition table: GPT entry array checksum does not match"),
+        (sample.written.image_size - 4096 + 60, "backup partition table: GPT header checksum"),
+    ] {
+        sample.flip(at);
+        let error = verify(&sample.path).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+        sample.flip(at);
+    }
 }
 
 #[test]

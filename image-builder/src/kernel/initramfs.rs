@@ -63,6 +63,22 @@ const STORAGE: [&str; 29] = [
     "aacraid",
 ];
 
+/// Drivers of hardware watchdogs, and what their devices hang on: `init` arms one before it looks
+/// for a disk, so that a release that hangs later restarts the machine.
+const WATCHDOGS: [&str; 8] = [
+    // QEMU, and the chipset that it stands for.
+    "i6300esb",
+    // Intel, AMD.
+    "iTCO_wdt",
+    "lpc_ich",
+    "i2c_i801",
+    "sp5100_tco",
+    // Servers that describe theirs in ACPI, and HPE's.
+    "wdat_wdt",
+    "hpwdt",
+    "xen_wdt",
+];
+
 /// Directories that `init` mounts on.
 const DIRECTORIES: [&str; 7] = ["dev", "etc", "proc", "run", "sys", "sysroot", "tmp"];
 
@@ -86,7 +102,10 @@ pub fn plan(index: &ModuleIndex) -> Result<Plan> {
     let required = REQUIRED.iter().filter(|name| !index.is_builtin(name)).copied();
     let load = index.closure(early.chain(required));
     let all = index.closure(
-        load.load.iter().map(String::as_str).chain(STORAGE.iter().filter(present).copied()),
+        load.load
+            .iter()
+            .map(String::as_str)
+            .chain(STORAGE.iter().chain(&WATCHDOGS).filter(present).copied()),
     );
     if let Some(missing) = load.unknown.first().or(all.unknown.first()) {
         let what = format!("kernel {} has no module {missing}", index.release);

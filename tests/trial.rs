@@ -1,0 +1,59 @@
+//! What ends a trial badly, once the kernel runs, and that the other slot comes up by itself.
+
+use contract::Slot;
+use contract::record::State;
+use e2e::*;
+use qemu::{Config, Machine};
+
+/// Waits until the picker starts slot A again, and the host is ready.
+fn falls_back(host: &mut Machine) -> contract::console::Ready {
+    host.wait_for_line("berth-picker: slot a, version 1.0.0, healthy", BOOT).expect("slot a");
+    let ready = host.wait_ready(BOOT).expect("the host gets ready");
+    assert_eq!(ready.slot, Some(Slot::A));
+    ready
+}
+
+#[test]
+fn a_workload_that_never_gets_healthy_costs_the_slot_its_trial() {
+    let disk = Disk::copy_of(docker_image());
+    disk.install_in_b(docker_image(), "2.0.0", State::Trial { tries: 2 });
+    disk.put_on_esp(
+        "host.toml",
+        "[[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 20\n",
+    );
+    disk.put_on_esp("app.yaml", HEALTHY_IN_SLOT_A);
+    let mut host = start(&disk.config());
+    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial", BOOT).expect("slot b");
+    host.wait_for_line("error: not everything that was asked for runs", BOOT).expect("the reason");
+    host.wait_for_line("berth: slot b is given up", SOON).expect("the end of the trial");
+    assert_eq!(falls_back(&mut host).workloads_up, 1);
+    host.pull_plug();
+    let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
+    let why = "not everything that was asked for runs: 0 of 1 workloads are up";
+    assert!(report.matches(why).count() >= 2, "in the record and in the journal: {report}");
+}
+
+const HEALTHY_IN_SLOT_A: &str = r#"
+services:
+  app:
+    image: berth.local/busybox:1
+    command: ["busybox", "sleep", "100000"]
+    healthcheck:
+      test: ["CMD", "busybox", "test", "${BERTH_SLOT}", "=", "a"]
+      interval: 1s
+      retries: 2
+"#;
+
+#[test]
+fn an_init_that_hangs_is_ended_by_the_hardware_watchdog() {
+    let disk = Disk::copy_of(containerd_image());
+    disk.install_in_b(hanging_image(), "2.0.0", State::Trial { tries: 1 });
+    let mut host = start(&Config { watchdog: true, ..disk.config() });
+    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial, 0 starts", BOOT).expect("b");
+    host.wait_for_line("this init does nothing from here on", BOOT).expect("it hangs");
+    host.wait_for_line("berth-picker: slot b given up: no tries left", SOON * 2).expect("a reset");
+    falls_back(&mut host);
+    // The one that is well has it, too.
+    let state = sh(&mut host, "cd /sys/class/watchdog/watchdog0; cat identity state timeout");
+    assert_eq!(state, "i6300ESB timer\nactive\n60\n");
+}
