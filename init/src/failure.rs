@@ -4,6 +4,8 @@ use crate::boot_state::{BootState, Fault};
 use crate::error::{Error, chain};
 use crate::log;
 use contract::Slot;
+use contract::handover::LAST_WORDS;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,6 +16,9 @@ use sys::reboot::{restart, sync_within, within};
 const TIME_TO_READ: Duration = Duration::from_secs(10);
 /// A disk that hangs must not keep the machine from restarting.
 const DISK_BOUND: Duration = Duration::from_secs(10);
+
+/// Lines of the console that are kept for the updater.
+const LAST_LINES: usize = 30;
 
 /// What a failure is written to, as soon as it is known.
 #[derive(Clone, Debug)]
@@ -88,10 +93,23 @@ fn write(Known { state, slot }: &Known, fault: Fault, reason: &str) {
         log::warning(&chain(&e));
     }
     let Some(slot) = *slot else { return };
+    keep_last_words(slot);
     match state.give_up(slot, fault, reason) {
         Ok(true) => log::line(&format!("slot {slot} is given up")),
         Ok(false) => {}
         Err(e) => log::warning(&chain(&e)),
+    }
+}
+
+/// For the updater of the other slot, which tells what became of this one. Where `/var` is not
+/// mounted there is nothing to keep them in.
+fn keep_last_words(slot: Slot) {
+    let kept = sys::kernel_log::tail(LAST_LINES).and_then(|lines| {
+        let path = format!("{LAST_WORDS}{slot}");
+        sys::file::replace(Path::new(&path), (lines.join("\n") + "\n").as_bytes(), 0o600)
+    });
+    if let Err(e) = kept {
+        log::detail(&format!("the last lines of the console are not kept: {e}"));
     }
 }
 

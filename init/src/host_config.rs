@@ -12,6 +12,7 @@ use crate::log;
 use contract::host_config::{HostConfig, MAX_LEN};
 use contract::layout::{HOST_CONFIG_FW_CFG, HOST_CONFIG_PATH, Partition};
 use contract::toml_input::InputError;
+use contract::update;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -73,6 +74,12 @@ pub fn load(disk: &Disk, var_keeps: bool) -> HostConfig {
         }
     }
     config
+}
+
+/// Tells the updater what it is told: it does not read the layers itself.
+pub fn hand_to_updater(config: &HostConfig) -> Result<(), Error> {
+    let text = serde_json::to_string(&config.update).map_err(io::Error::other);
+    text.and_then(|text| fs::write(update::CONFIG, text)).on("write", update::CONFIG)
 }
 
 fn say(problem: &InputError) {

@@ -30,6 +30,7 @@ mod stages;
 mod supervisor;
 mod table;
 mod tool;
+mod trial;
 mod uefi;
 mod var;
 mod verity;

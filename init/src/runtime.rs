@@ -13,6 +13,9 @@ pub const CONTAINERD: &str = "containerd";
 /// Name of dockerd as a service.
 pub const DOCKERD: &str = "dockerd";
 
+/// Name of the updater as a service.
+pub const UPDATER: &str = "updater";
+
 const CONTAINERD_PATH: &str = "/usr/bin/containerd";
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const DOCKERD_PATH: &str = "/usr/sbin/dockerd";
@@ -140,6 +143,20 @@ fn docker_config(image: Option<&str>, live_restore: bool) -> Result<String, Erro
     config.insert("live-restore".into(), live_restore.into());
     config.insert("pidfile".into(), "/run/docker.pid".into());
     Ok(Value::Object(config).to_string())
+}
+
+/// The updater's agent.
+pub fn updater() -> Service {
+    Service {
+        name: UPDATER,
+        program: Program {
+            path: "/usr/bin/berth-updater".into(),
+            args: vec!["agent".to_owned()],
+            env: vec![],
+        },
+        oom_score_adj: -900,
+        limits: Limits { ready: Duration::from_secs(60), stop: Duration::from_secs(10) },
+    }
 }
 
 /// The Docker command line with `args`. `env` is for Compose files to use.

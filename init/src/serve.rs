@@ -6,9 +6,10 @@ use crate::error::Error;
 use crate::log;
 use crate::network::{Network, Status};
 use crate::power::{self, Ending, PowerButtons};
-use crate::runtime::{self, CONTAINERD, Runtime};
+use crate::runtime::{self, CONTAINERD, Runtime, UPDATER};
 use crate::shutdown;
 use crate::supervisor::{Event, Supervisor};
+use crate::trial::{Do, Trial};
 use crate::workload::{Facts, Workloads};
 use contract::Slot;
 use contract::console::Ready;
@@ -54,8 +55,11 @@ pub struct Host {
 pub trait Care {
     /// Called every few seconds as long as PID 1 is well, during shutdown too: for the watchdog.
     fn alive(&mut self);
-    /// Everything that was asked for runs. Called once.
-    fn ready(&mut self);
+    /// Whether the slot that runs has yet to prove itself.
+    fn is_on_trial(&self) -> bool;
+    /// Everything that was asked for runs, and the slot's trial, if it was on one, has ended well.
+    /// Called once.
+    fn healthy(&mut self);
     /// Something that was asked for still does not run. Called at most once.
     fn overdue(&mut self, why: &str);
 }
@@ -72,9 +76,10 @@ struct Serving<'a> {
     buttons: PowerButtons,
     shell: Option<DebugShell>,
     start: Duration,
-    /// Ready, or known not to be in time.
+    /// Healthy, or known not to be in time.
     decided: bool,
     ready: bool,
+    trial: Option<Trial>,
 }
 
 /// Serves until told to stop, and then ends the machine. `supervisor` was made before any other
@@ -98,6 +103,7 @@ pub fn run(
         image: host.image.clone(),
     };
     let workloads = Workloads::new(runtime, &host.config.workloads, facts);
+    let trial = care.is_on_trial().then(|| Trial::new(host.config.update.trial));
     let mut serving = Serving {
         host,
         care,
@@ -112,6 +118,7 @@ pub fn run(
         start: now,
         decided: false,
         ready: false,
+        trial,
     };
     let ending = serving.until_told(&mut supervisor)?;
     shutdown::run(ending, runtime, &serving.workloads, &mut supervisor, serving.care)
@@ -133,6 +140,7 @@ impl Serving<'_> {
             self.workloads.deadline(),
             self.shell.as_ref().and_then(DebugShell::deadline),
             self.overdue(),
+            self.trial.as_ref().and_then(Trial::wake),
             Some(self.next_save),
         ];
         let mut files = self.network.files();
@@ -166,6 +174,8 @@ impl Serving<'_> {
         }
         self.save_clock(now);
         self.say_ready(now);
+        self.follow_trial(supervisor, now);
+        self.judge(now);
         Ok(None)
     }
 
@@ -190,6 +200,12 @@ impl Serving<'_> {
         if status != Status::Waiting && self.runtime_ready {
             self.workloads.begin(self.network.hostname(), supervisor, now);
         }
+        // It works without containers too, and may bring a release that mends them.
+        if status != Status::Waiting && self.host.slot.is_some() && !supervisor.knows(UPDATER) {
+            supervisor.start(runtime::updater()).unwrap_or_else(|e| {
+                log::warning(&crate::error::chain(&e));
+            });
+        }
     }
 
     fn save_clock(&mut self, now: Duration) {
@@ -204,37 +220,87 @@ impl Serving<'_> {
     /// When it will be too late; `None` when that no longer matters.
     fn overdue(&self) -> Option<Duration> {
         let workloads = (self.workloads.first_started(), self.workloads.patience());
-        (!self.decided).then(|| overdue_at(self.start, workloads))
+        let soak = self.host.config.update.trial.soak;
+        let at = match &self.trial {
+            Some(trial) => trial
+                .deadline(self.start)
+                .unwrap_or_else(|| overdue_at(self.start, workloads) + 2 * soak),
+            None => overdue_at(self.start, workloads),
+        };
+        (!self.decided).then_some(at)
+    }
+
+    /// What is missing, in words.
+    fn well(&self, supervisor: &Supervisor, now: Duration) -> Result<(), String> {
+        let name = self.runtime.name();
+        let (up, all) = self.workloads.count();
+        if !self.runtime_ready {
+            Err(format!("{name} did not get ready"))
+        } else if !supervisor.is_ready(self.runtime.daemon()) {
+            Err(format!("{name} does not run"))
+        } else if !self.workloads.all_up() {
+            Err(format!("{up} of {all} workloads are up"))
+        } else if self.network.status(now) != Status::Up {
+            Err("no network link has an address".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     fn say_ready(&mut self, now: Duration) {
+        if self.ready || !self.runtime_ready || !self.workloads.all_up() {
+            return;
+        }
+        self.ready = true;
         let (up, all) = self.workloads.count();
-        if !self.ready && self.runtime_ready && self.workloads.all_up() {
-            self.ready = true;
+        let ready = Ready {
+            slot: self.host.slot,
+            version: self.host.version.clone(),
+            runtime: self.runtime.name().to_owned(),
+            workloads_up: up,
+            workloads: all,
+            boot: now,
+        };
+        // The line begins as every line does.
+        let text = ready.to_string();
+        log::line(text.strip_prefix("berth: ").unwrap_or(&text));
+        if self.trial.is_none() {
             self.decided = true;
-            let ready = Ready {
-                slot: self.host.slot,
-                version: self.host.version.clone(),
-                runtime: self.runtime.name().to_owned(),
-                workloads_up: up,
-                workloads: all,
-                boot: now,
-            };
-            // The line begins as every line does.
-            let text = ready.to_string();
-            log::line(text.strip_prefix("berth: ").unwrap_or(&text));
-            self.care.ready();
+            self.care.healthy();
         }
-        if self.overdue().is_some_and(|at| at <= now) {
+    }
+
+    /// A slot on trial has to go on running for a while.
+    fn follow_trial(&mut self, supervisor: &mut Supervisor, now: Duration) {
+        let well = self.well(supervisor, now);
+        let Some(trial) = &mut self.trial else { return };
+        if let Some(found) = self.workloads.take_check()
+            && trial.checked(found)
+        {
+            self.trial = None;
             self.decided = true;
-            let name = self.runtime.name();
-            let why = match self.runtime_ready {
-                false => format!("{name} did not get ready"),
-                true => format!("{up} of {all} workloads are up"),
-            };
-            log::warning(&why);
-            self.care.overdue(&why);
+            self.care.healthy();
+            return;
         }
+        if let Some(Do::Check) = trial.step(now, well.as_ref().copied().map_err(String::as_str)) {
+            self.workloads.check(supervisor);
+        }
+    }
+
+    fn judge(&mut self, now: Duration) {
+        if self.overdue().is_none_or(|at| now < at) {
+            return;
+        }
+        self.decided = true;
+        let (up, all) = self.workloads.count();
+        let name = self.runtime.name();
+        let known = self.trial.as_ref().and_then(Trial::problem).map(str::to_owned);
+        let why = known.unwrap_or_else(|| match self.runtime_ready {
+            false => format!("{name} did not get ready"),
+            true => format!("{up} of {all} workloads are up"),
+        });
+        log::warning(&why);
+        self.care.overdue(&why);
     }
 }
 

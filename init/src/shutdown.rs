@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::log;
 use crate::power::Ending;
-use crate::runtime::{self, CONTAINERD, DOCKERD, Runtime, docker_command};
+use crate::runtime::{self, CONTAINERD, DOCKERD, Runtime, UPDATER, docker_command};
 use crate::serve::Care;
 use crate::supervisor::{Event, Supervisor, TaskId};
 use crate::workload::{self, Workloads};
@@ -43,6 +43,8 @@ pub fn run(
         Ending::Restart => "restarting",
     });
     let mut stopping = Stopping { supervisor, care };
+    // It goes on from what is on the disk at the next start.
+    stopping.daemon(UPDATER);
     if runtime == Runtime::Docker {
         stopping.workloads(workloads);
         stopping.dockerd();

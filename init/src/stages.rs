@@ -110,6 +110,9 @@ pub fn real_root() -> Result<Infallible, Error> {
 fn serve(host: Host, supervisor: Supervisor) -> Result<Infallible, Error> {
     stage("set up control groups", cgroup::set_up)?;
     stage("set the clock forward", clock::apply_floor)?;
+    if let Err(e) = host_config::hand_to_updater(&host.config) {
+        log::warning(&chain(&e));
+    }
     let version = host.cmdline.value(CMDLINE_VERSION).unwrap_or("unknown").to_owned();
     let asked = serve::Host {
         slot: host.boot.slot,
@@ -135,7 +138,12 @@ impl Care for Keeper {
         watchdog::alive();
     }
 
-    fn ready(&mut self) {
+    fn is_on_trial(&self) -> bool {
+        let on_trial = self.host.boot.slot.map(|slot| self.host.state.is_on_trial(slot));
+        matches!(on_trial, Some(Ok(true)))
+    }
+
+    fn healthy(&mut self) {
         if let Err(e) = self.host.mark_healthy() {
             log::warning(&chain(&e));
         }
@@ -143,8 +151,7 @@ impl Care for Keeper {
 
     /// A slot on trial has failed it; one that was healthy before goes on trying.
     fn overdue(&mut self, why: &str) {
-        let on_trial = self.host.boot.slot.map(|slot| self.host.state.is_on_trial(slot));
-        if matches!(on_trial, Some(Ok(true))) {
+        if self.is_on_trial() {
             failure::fail(&Error::Overdue(why.to_owned()));
         }
     }

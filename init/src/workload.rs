@@ -35,6 +35,8 @@ const LOADS: usize = 2;
 const GRACE: Duration = Duration::from_secs(15);
 /// Longest time to take down a project that is no longer declared.
 const DOWN_WITHIN: Duration = Duration::from_secs(120);
+/// Longest time for a look at what runs.
+const CHECK_WITHIN: Duration = Duration::from_secs(60);
 const RETRY: BackOff = BackOff { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
 
 /// What the projects may interpolate.
@@ -85,6 +87,10 @@ pub struct Workloads {
     first_started: Option<Duration>,
     /// Projects that are no longer declared and are being taken down.
     leaving: Vec<(String, TaskId)>,
+    /// A look at what runs that is under way.
+    checks: Vec<(String, TaskId)>,
+    /// What it has found so far.
+    found: Option<Result<(), String>>,
 }
 
 impl Workloads {
@@ -110,6 +116,8 @@ impl Workloads {
             projects: declared.iter().filter(|_| !refused).map(project).collect(),
             first_started: None,
             leaving: Vec::new(),
+            checks: Vec::new(),
+            found: None,
         }
     }
 
@@ -191,9 +199,44 @@ impl Workloads {
                 true => drop(fs::remove_file(Path::new(KNOWN).join(&name))),
                 false => log::warning(&format!("take down {name}: {}", outcome.reason())),
             }
+        } else if let Some(at) = self.checks.iter().position(|(_, task)| *task == id) {
+            let (what, _) = self.checks.remove(at);
+            // Only containers that are not well are printed.
+            let well = match (outcome.is_success(), outcome.tail.first()) {
+                (true, None) => Ok(()),
+                (true, Some(bad)) => Err(format!("{what}: {}", bad.trim())),
+                (false, _) => Err(format!("{what}: {}", outcome.reason())),
+            };
+            let so_far = self.found.take().unwrap_or(Ok(()));
+            self.found = Some(so_far.and(well));
         } else if let Some(at) = self.projects.iter().position(|p| p.state == State::Running(id)) {
             self.ended(at, outcome, now);
         }
+    }
+
+    /// Begins to look whether the runtime answers and all containers of the projects are well.
+    pub fn check(&mut self, supervisor: &mut Supervisor) {
+        if !self.checks.is_empty() {
+            return;
+        }
+        self.found = None;
+        let probe = probe_command(self.runtime);
+        let projects = self.projects.iter().map(|project| {
+            let name = &project.workload.name;
+            (format!("workload {name}"), check_command(name))
+        });
+        let all = projects.chain([(self.runtime.name().to_owned(), probe)]);
+        for (what, program) in all.collect::<Vec<_>>() {
+            match supervisor.run("checks", &program, CHECK_WITHIN) {
+                Ok(id) => self.checks.push((what, id)),
+                Err(e) => self.found = Some(Err(crate::error::chain(&e))),
+            }
+        }
+    }
+
+    /// What the look has found, once it is complete.
+    pub fn take_check(&mut self) -> Option<Result<(), String>> {
+        self.found.take_if(|_| self.checks.is_empty())
     }
 
     fn ended(&mut self, index: usize, outcome: &Outcome, now: Duration) {
@@ -309,6 +352,23 @@ impl Workloads {
             }
         }
     }
+}
+
+/// Asks the runtime for something that it can only answer when it works. Prints nothing.
+fn probe_command(runtime: Runtime) -> Program {
+    match runtime {
+        Runtime::Docker => docker_command(&["ps", "--quiet", "--filter", "label=berth.none"], &[]),
+        Runtime::Containerd => ctr_command(&["--namespace", "berth.none", "tasks", "ls", "-q"]),
+    }
+}
+
+/// Prints a line for each container of a project that is not well. One that has done its work and
+/// ended is.
+fn check_command(name: &str) -> Program {
+    const BAD: &str = "{{$ended := and (eq .State \"exited\") (eq .ExitCode 0)}}\
+        {{if not (or $ended (and (eq .State \"running\") (ne .Health \"unhealthy\")))}}\
+        {{.Service}} is {{.State}} {{.Health}}{{end}}";
+    docker_command(&["compose", "-p", name, "ps", "--all", "--format", BAD], &[])
 }
 
 /// Stops the containers of a project in the order that it asks for.

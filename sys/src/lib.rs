@@ -11,6 +11,7 @@ pub mod dm;
 pub mod ext4;
 pub mod file;
 pub mod input;
+pub mod kernel_log;
 pub mod module;
 pub mod mount;
 pub mod netlink;

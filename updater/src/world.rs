@@ -110,6 +110,11 @@ impl World for RealWorld {
         text.lines().map(str::to_owned).collect()
     }
 
+    fn forget_words(&self, slot: Slot) {
+        // Usually there are none.
+        let _ = fs::remove_file(format!("{LAST_WORDS}{slot}"));
+    }
+
     fn floor(&self, time: u64) {
         let now = crate::agent::now();
         if now < time

@@ -133,6 +133,7 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
     }
 
     fn begin(&self, release: &Release, plan: &Plan, wish: &Wish) {
+        self.world.forget_words(plan.target());
         let mut shared = self.lock();
         let version = release.version.clone();
         shared.store.saved.attempt = Some(Attempt {

@@ -43,6 +43,8 @@ pub trait World: Send + Sync {
     fn say(&self, text: &str);
     /// The last lines of the console before a start that failed, if they were kept.
     fn last_words(&self, slot: Slot) -> Vec<String>;
+    /// Forgets them: the slot is written anew.
+    fn forget_words(&self, slot: Slot);
     /// The clock must not be behind `time`, seconds since 1970 UTC.
     fn floor(&self, time: u64);
 }
