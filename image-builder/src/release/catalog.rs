@@ -156,8 +156,7 @@ impl Catalog {
             withdrawn.sort_by(|a, b| version::compare(a, b));
             let mut below = None;
             if now.as_deref() == Some(version) {
-                let good =
-                    |old: &&String| there.contains(old.as_str()) && !withdrawn.contains(old);
+                let good = |old: &&String| there.contains(old.as_str()) && !withdrawn.contains(old);
                 *now = line.history.iter().rev().find(good).cloned();
                 below = min_version.clone().filter(|min| {
                     now.as_ref().is_some_and(|now| version::compare(now, min).is_lt())
@@ -213,7 +212,7 @@ impl Catalog {
 mod tests {
     use super::*;
     use contract::manifest::File;
-    use contract::release::Root;
+    use contract::release::{Parts, Root};
     use proptest::prelude::*;
 
     fn release(version: &str) -> Release {
@@ -234,8 +233,7 @@ mod tests {
                 salt: String::new(),
                 uuid: "03".repeat(16),
             },
-            index: file,
-            packs: Vec::new(),
+            content: Parts { table: file.clone(), pack: file },
             patches: Vec::new(),
         }
     }
@@ -305,7 +303,10 @@ mod tests {
         catalog.add(Release { min_version: Some("1.5".to_owned()), ..release("2") });
         catalog.promote("2", "stable").expect("promoted");
         let fallback = catalog.withdraw("2").expect("withdrawn").remove(0);
-        assert_eq!((fallback.version.as_deref(), fallback.below.as_deref()), (Some("1"), Some("1.5")));
+        assert_eq!(
+            (fallback.version.as_deref(), fallback.below.as_deref()),
+            (Some("1"), Some("1.5"))
+        );
     }
 
     #[test]

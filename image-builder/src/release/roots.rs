@@ -16,6 +16,7 @@ use contract::hex;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::num::NonZeroU64;
@@ -321,11 +322,7 @@ impl KeyFolder {
             version: root.version.get(),
             expires: root.expires,
             roles: Role::ALL
-                .map(|role| RoleDescription {
-                    role,
-                    threshold: role.of(root).1,
-                    keys: keys(role),
-                })
+                .map(|role| RoleDescription { role, threshold: role.of(root).1, keys: keys(role) })
                 .into(),
         }
     }
@@ -360,4 +357,20 @@ pub struct KeyDescription {
     pub id: String,
     /// Where its private half is, if it is here.
     pub file: Option<PathBuf>,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "root metadata version {}, expires {}", self.version, self.expires)?;
+        for RoleDescription { role, threshold, keys } in &self.roles {
+            writeln!(f, "{role}: {threshold} of {}", keys.len())?;
+            for key in keys {
+                match &key.file {
+                    Some(file) => writeln!(f, "  {} {}", key.id, file.display())?,
+                    None => writeln!(f, "  {} not here", key.id)?,
+                }
+            }
+        }
+        Ok(())
+    }
 }

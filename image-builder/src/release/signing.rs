@@ -127,12 +127,12 @@ impl SigningKey {
             .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text))
             .map_err(Error::io("read", path))?;
         let parsed = pem::parse(&text).ok().filter(|pem| pem.tag() == TAG);
-        parsed
-            .and_then(|pem| SigningKey::new(path.to_owned(), pem.into_contents()))
-            .ok_or_else(|| {
+        parsed.and_then(|pem| SigningKey::new(path.to_owned(), pem.into_contents())).ok_or_else(
+            || {
                 Error::refused(format!("{} is not an Ed25519 private key", path.display()))
                     .with_hint("keys are unencrypted PKCS#8 in PEM, as `berth keys init` writes")
-            })
+            },
+        )
     }
 
     fn new(path: PathBuf, pkcs8: Vec<u8>) -> Option<SigningKey> {

@@ -6,7 +6,7 @@ use contract::hex;
 use contract::manifest::File as Described;
 use contract::release::{CONTENT_DIR, METADATA_DIR, TARGETS_DIR};
 use sha2::{Digest, Sha256};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 const LOCK: &str = ".lock";
 /// Begins the names of files that are being written.
 const PART: &str = ".part-";
+/// The metadata that makes everything else count.
+pub const TIMESTAMP: &str = "timestamp.json";
 /// All that lies in a repository.
 const FOLDERS: [&str; 3] = [METADATA_DIR, TARGETS_DIR, CONTENT_DIR];
 
@@ -24,6 +26,8 @@ pub struct Store {
     root: PathBuf,
     _lock: File,
     parts: Cell<u32>,
+    /// New content that no metadata refers to yet. It goes again when nothing comes of it.
+    loose: RefCell<Vec<PathBuf>>,
     #[cfg(test)]
     pub(super) power: super::tests::power::Power,
 }
@@ -65,6 +69,7 @@ impl Store {
             root: root.to_owned(),
             _lock: lock,
             parts: Cell::new(0),
+            loose: RefCell::default(),
             #[cfg(test)]
             power: Default::default(),
         };
@@ -120,6 +125,11 @@ impl Store {
         }
     }
 
+    /// What was written is about to be referred to: it stays.
+    pub fn keep(&self) {
+        self.loose.borrow_mut().clear();
+    }
+
     /// Names of the files in `folder`.
     pub fn names(&self, folder: &str) -> Result<Vec<String>> {
         names(&self.root.join(folder))
@@ -134,6 +144,22 @@ impl Store {
     #[cfg(not(test))]
     fn step(&self, _: &Path) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        for path in self.loose.borrow().iter() {
+            // The error that led here is the one to tell.
+            let _ = fs::remove_file(path);
+        }
+        // A repository that nothing came into. Folders with something in them stay.
+        if !self.root.join(METADATA_DIR).join(TIMESTAMP).exists() {
+            let emptied = FOLDERS.iter().all(|f| fs::remove_dir(self.root.join(f)).is_ok());
+            if emptied && fs::remove_file(self.root.join(LOCK)).is_ok() {
+                let _ = fs::remove_dir(&self.root);
+            }
+        }
     }
 }
 
@@ -169,14 +195,12 @@ impl Part<'_> {
         self.store.step(&target).map_err(Error::io("create", &target))?;
         #[cfg(test)]
         self.store.power.renaming(&self.path, &target);
+        if self.folder == CONTENT_DIR && !target.exists() {
+            self.store.loose.borrow_mut().push(target.clone());
+        }
         fs::rename(&self.path, &target).map_err(Error::io("create", &target))?;
         self.named = true;
         Ok(())
-    }
-
-    /// The folder that it lies in.
-    pub fn folder(&self) -> &'static str {
-        self.folder
     }
 }
 
