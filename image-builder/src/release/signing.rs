@@ -208,13 +208,12 @@ mod tests {
     fn a_key_of_openssl_is_taken() {
         // openssl genpkey -algorithm ed25519
         const TEXT: &str = "-----BEGIN PRIVATE KEY-----\n\
-            MC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n\
+            MC4CAQAwBQYDK2VwBCIEICKYxq1Fu1MAmQpz9vx7eYYVd2DY8ov3OKJH5qK12f3P\n\
             -----END PRIVATE KEY-----\n";
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.pem");
         std::fs::write(&path, TEXT).expect("written");
         let key = SigningKey::read(&path).expect("a key");
-        // Both from RFC 8410, section 10.
         let Key::Ed25519 { keyval, .. } = key.key else { panic!("another kind of key") };
         assert_eq!(hex::encode(&keyval.public).len(), 64);
         for (text, why) in [

@@ -28,8 +28,6 @@ pub struct Store {
     parts: Cell<u32>,
     /// New content that no metadata refers to yet. It goes again when nothing comes of it.
     loose: RefCell<Vec<PathBuf>>,
-    #[cfg(test)]
-    pub(super) power: super::tests::power::Power,
 }
 
 impl Store {
@@ -70,8 +68,6 @@ impl Store {
             _lock: lock,
             parts: Cell::new(0),
             loose: RefCell::default(),
-            #[cfg(test)]
-            power: Default::default(),
         };
         store.sync("")?;
         Ok(store)
@@ -87,7 +83,7 @@ impl Store {
         let number = self.parts.get();
         self.parts.set(number + 1);
         let path = self.root.join(folder).join(format!("{PART}{number}"));
-        self.step(&path).map_err(Error::io("create", &path))?;
+        step().map_err(Error::io("create", &path))?;
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(true);
         let file = options.open(&path).map_err(Error::io("create", &path))?;
@@ -105,20 +101,18 @@ impl Store {
     /// Makes the names in `folder` durable.
     pub fn sync(&self, folder: &str) -> Result<()> {
         let path = self.root.join(folder);
-        self.step(&path)
-            .and_then(|()| File::open(&path)?.sync_all())
-            .map_err(Error::io("write", &path))?;
+        step().and_then(|()| File::open(&path)?.sync_all()).map_err(Error::io("write", &path))?;
         #[cfg(test)]
-        self.power.synced(&path);
+        power::synced(&path);
         Ok(())
     }
 
     /// Takes a file away. That it is gone already is no error.
     pub fn remove(&self, folder: &str, name: &str) -> Result<()> {
         let path = self.root.join(folder).join(name);
-        self.step(&path).map_err(Error::io("remove", &path))?;
+        step().map_err(Error::io("remove", &path))?;
         #[cfg(test)]
-        self.power.changing(&path);
+        power::changing(&path);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path)(e)),
             _ => Ok(()),
@@ -134,21 +128,13 @@ impl Store {
     pub fn names(&self, folder: &str) -> Result<Vec<String>> {
         names(&self.root.join(folder))
     }
-
-    /// Tests cut the power here.
-    #[cfg(test)]
-    fn step(&self, path: &Path) -> io::Result<()> {
-        self.power.step(path)
-    }
-
-    #[cfg(not(test))]
-    fn step(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
+        if step().is_err() {
+            return;
+        }
         for path in self.loose.borrow().iter() {
             // The error that led here is the one to tell.
             let _ = fs::remove_file(path);
@@ -186,15 +172,12 @@ impl Part<'_> {
 
     fn finish(mut self, name: &str) -> Result<()> {
         let target = self.path.with_file_name(name);
-        self.store
-            .step(&self.path)
-            .and_then(|()| self.file.sync_all())
-            .map_err(Error::io("write", &self.path))?;
+        step().and_then(|()| self.file.sync_all()).map_err(Error::io("write", &self.path))?;
         #[cfg(test)]
-        self.store.power.synced(&self.path);
-        self.store.step(&target).map_err(Error::io("create", &target))?;
+        power::synced(&self.path);
+        step().map_err(Error::io("create", &target))?;
         #[cfg(test)]
-        self.store.power.renaming(&self.path, &target);
+        power::naming(&self.path, &target);
         if self.folder == CONTENT_DIR && !target.exists() {
             self.store.loose.borrow_mut().push(target.clone());
         }
@@ -206,10 +189,10 @@ impl Part<'_> {
 
 impl Write for Part<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.store.step(&self.path)?;
+        step()?;
         let written = self.file.write(bytes)?;
         #[cfg(test)]
-        self.store.power.wrote(&self.path);
+        power::wrote(&self.path);
         self.hash.update(&bytes[..written]);
         self.size += written as u64;
         Ok(written)
@@ -222,11 +205,20 @@ impl Write for Part<'_> {
 
 impl Drop for Part<'_> {
     fn drop(&mut self) {
-        if !self.named {
+        if !self.named && step().is_ok() {
             // The error that led here is the one to tell.
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Every change of a file passes here first: tests cut the power.
+#[cfg(test)]
+use super::tests::power::{self, step};
+
+#[cfg(not(test))]
+fn step() -> io::Result<()> {
+    Ok(())
 }
 
 /// Takes the lock of a folder, for as long as the file is open.
