@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod kernel;
 pub mod output;
 pub mod prune;
+pub mod release;
 pub mod root;
 pub mod tools;
 pub mod tree;

@@ -4,6 +4,8 @@ mod build;
 mod check;
 mod container;
 mod inspect;
+mod keys;
+mod release;
 mod run;
 
 use clap::{Args, Parser, Subcommand};
@@ -31,6 +33,8 @@ enum Command {
     Container(container::ContainerArgs),
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Keys(keys::KeysArgs),
+    Release(release::ReleaseArgs),
 }
 
 /// Where packages come from.
@@ -88,5 +92,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Container(args) => container::container(args),
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::check(args),
+        Command::Keys(args) => keys::keys(args),
+        Command::Release(args) => release::release(args),
     }
 }

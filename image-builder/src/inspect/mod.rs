@@ -12,6 +12,7 @@ use crate::Result;
 use std::path::Path;
 
 pub use disk::Disk;
+pub(crate) use gather::{sections, stored};
 pub use report::Report;
 pub use verify::Verified;
 
