@@ -43,9 +43,9 @@ pub fn align(index: &Index<'_>, new: &[u8], progress: &mut dyn FnMut(usize)) -> 
             }
             let step = if scan - from > PATIENCE { STRIDE } else { 1 };
             let next = (scan + step).min(new.len());
-            for place in scan..next.min(counted) {
-                right -= isize::from(at(place, shift) == Some(&new[place]));
-            }
+            right -= (scan..next.min(counted))
+                .filter(|&place| at(place, shift) == Some(&new[place]))
+                .count() as isize;
             counted = counted.max(next);
             scan = next;
             len = 0;
@@ -59,14 +59,11 @@ pub fn align(index: &Index<'_>, new: &[u8], progress: &mut dyn FnMut(usize)) -> 
             continue;
         }
         let old_start = start as isize + shift;
-        let forward = best(
-            (0..scan - start).map(|i| at(start + i, shift) == Some(&new[start + i])),
-        );
+        let forward =
+            best((0..scan - start).map(|i| at(start + i, shift) == Some(&new[start + i])));
         let next_shift = found as isize - scan as isize;
         let backward = match scan < new.len() {
-            true => best(
-                (1..=(scan - start).min(found)).map(|i| old[found - i] == new[scan - i]),
-            ),
+            true => best((1..=(scan - start).min(found)).map(|i| old[found - i] == new[scan - i])),
             false => 0,
         };
         let overlap = (forward + backward).saturating_sub(scan - start);
