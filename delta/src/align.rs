@@ -43,9 +43,9 @@ pub fn align(index: &Index<'_>, new: &[u8], progress: &mut dyn FnMut(usize)) -> 
             }
             let step = if scan - from > PATIENCE { STRIDE } else { 1 };
             let next = (scan + step).min(new.len());
-            for place in scan..next.min(counted) {
-                right -= isize::from(at(place, shift) == Some(&new[place]));
-            }
+            right -= (scan..next.min(counted))
+                .filter(|&place| at(place, shift) == Some(&new[place]))
+                .count() as isize;
             counted = counted.max(next);
             scan = next;
             len = 0;
@@ -113,7 +113,9 @@ fn peak(gains: impl Iterator<Item = isize>) -> usize {
 pub struct Index<'t> {
     text: &'t [u8],
     sorted: Vec<i32>,
-    /// Where in `sorted` the places with a given first three bytes start.
+    /// How many bytes are looked up in `starts`: 3 of a long text, 2 of a short one.
+    width: u32,
+    /// Where in `sorted` the places with given first bytes start.
     starts: Vec<u32>,
 }
 
@@ -125,20 +127,21 @@ impl<'t> Index<'t> {
     pub fn new(text: &'t [u8]) -> Index<'t> {
         let mut sorted = vec![0; text.len()];
         divsufsort::sort_in_place(text, &mut sorted);
-        let mut starts = vec![0; (1 << 24) + 1];
+        let width = if text.len() < 1 << 22 { 2 } else { 3 };
+        let mut starts = vec![0; (1 << (8 * width)) + 1];
         for place in 0..text.len() {
-            starts[key(&text[place..]) + 1] += 1;
+            starts[key(&text[place..], width) + 1] += 1;
         }
         for number in 1..starts.len() {
             starts[number] += starts[number - 1];
         }
-        Index { text, sorted, starts }
+        Index { text, sorted, width, starts }
     }
 
     /// Where the longest match of the start of `wanted` lies, and how long it is.
     fn longest(&self, wanted: &[u8]) -> (usize, usize) {
         let wanted = &wanted[..wanted.len().min(LONGEST)];
-        let key = key(wanted);
+        let key = key(wanted, self.width);
         let (mut low, mut high) = (self.starts[key] as usize, self.starts[key + 1] as usize);
         // What the neighbours outside of low..high share with `wanted`; all between share the less.
         let (mut below, mut above) = (0, 0);
@@ -165,9 +168,9 @@ impl<'t> Index<'t> {
     }
 }
 
-/// The first three bytes as a number; what is missing sorts first.
-fn key(bytes: &[u8]) -> usize {
-    (0..3).fold(0, |key, i| key << 8 | usize::from(bytes.get(i).copied().unwrap_or(0)))
+/// The first bytes as a number; what is missing sorts first.
+fn key(bytes: &[u8], width: u32) -> usize {
+    (0..width as usize).fold(0, |key, i| key << 8 | usize::from(bytes.get(i).copied().unwrap_or(0)))
 }
 
 /// How many bytes two texts share from their starts.

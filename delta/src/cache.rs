@@ -28,8 +28,27 @@ impl Cache {
         self.lines.iter_mut().for_each(|line| line.holds = None);
     }
 
+    /// Reads a range of one image.
+    pub fn read(
+        &mut self,
+        old: &Images<'_>,
+        image: Image,
+        mut buf: &mut [u8],
+        mut offset: u64,
+    ) -> Result<()> {
+        while !buf.is_empty() {
+            let bytes = self.from(old, image, offset)?;
+            let count = bytes.len().min(buf.len());
+            let (now, later) = buf.split_at_mut(count);
+            now.copy_from_slice(&bytes[..count]);
+            offset = offset.saturating_add(count as u64);
+            buf = later;
+        }
+        Ok(())
+    }
+
     /// Bytes from `offset` on: at least one, at most to the end of the line.
-    pub fn from(&mut self, old: &Images<'_>, image: Image, offset: u64) -> Result<&[u8]> {
+    fn from(&mut self, old: &Images<'_>, image: Image, offset: u64) -> Result<&[u8]> {
         let number = offset / LINE;
         let line = &mut self.lines[number as usize % LINES];
         if line.holds != Some((image, number)) {

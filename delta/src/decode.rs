@@ -1,11 +1,12 @@
 //! The decoder: makes one piece after the other.
 
+use crate::bytes::{Bytes, RUN, Run};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::image::Images;
 use crate::range;
 use crate::script::{Kind, MAX_LITERALS, Model, Op, address, place};
-use crate::table::{Check, MAX_CHUNK, MAX_PAYLOAD, MAX_PIECE, Origin, Piece};
+use crate::table::{Check, Digest, MAX_CHUNK, MAX_PAYLOAD, MAX_PIECE, Origin, Piece};
 use std::io;
 
 /// How much is handed over at once, in bytes.
@@ -46,7 +47,7 @@ impl Decoder {
         let limit = match piece.origin {
             Origin::Zero => u64::MAX,
             Origin::Frame(_) => MAX_CHUNK,
-            Origin::Copy { .. } | Origin::Script(_) => MAX_PIECE,
+            Origin::Copy { .. } | Origin::Script(..) => MAX_PIECE,
         };
         let expected = piece.payload().map_or(0, |range| range.end.saturating_sub(range.start));
         if piece.len > limit || expected > MAX_PAYLOAD || payload.len() as u64 != expected {
@@ -69,20 +70,17 @@ impl Decoder {
                 out.fill(piece.len, |at, part| old.read(*image, part, offset.saturating_add(at)))?;
             }
             Origin::Frame(_) if expected == piece.len => {
-                out.fill(piece.len, |at, part| {
-                    part.copy_from_slice(&payload[at as usize..][..part.len()]);
-                    Ok(())
-                })?;
+                out.put(payload)?;
             }
             Origin::Frame(_) => {
                 inflate(&mut self.zstd, payload, piece.len as usize, &mut self.literals)?;
                 let chunk = &self.literals;
-                out.fill(piece.len, |at, part| {
-                    part.copy_from_slice(&chunk[at as usize..][..part.len()]);
-                    Ok(())
-                })?;
+                out.put(chunk)?;
             }
-            Origin::Script(_) => {
+            Origin::Script(_, digest) => {
+                if Digest::of(payload) != *digest {
+                    return Err(Error::Corrupt("a script is not the one that its table names"));
+                }
                 let rest = unpack_literals(&mut self.zstd, payload, &mut self.literals)?;
                 self.old.forget();
                 run(
@@ -149,6 +147,8 @@ fn run(
     out: &mut Output<'_, '_>,
 ) -> Result<()> {
     let mut model = Model::new();
+    let mut bytes = Bytes::new();
+    let (mut base, mut made) = (vec![0; RUN], Vec::new());
     while out.left > 0 {
         let at = address(piece.image, out.at());
         let Op { kind, len, from } =
@@ -176,24 +176,23 @@ fn run(
                     .and_then(|len| literals.split_at_checked(len))
                     .ok_or(Error::Corrupt("a script has fewer literals than it uses"))?;
                 literals = later;
-                out.fill(len, |at, part| {
-                    part.copy_from_slice(&now[at as usize..][..part.len()]);
-                    Ok(())
-                })?;
+                out.put(now)?;
             }
-            Kind::Delta => out.fill(len, |at, part| {
+            Kind::Delta => {
                 let mut done = 0;
-                while done < part.len() {
-                    let from = offset.saturating_add(at + done as u64);
-                    let line = cache.from(old, image, from)?;
-                    let count = line.len().min(part.len() - done);
-                    for (new, &old) in part[done..done + count].iter_mut().zip(line) {
-                        *new = model.byte(&mut bits, old, 0);
-                    }
-                    done += count;
+                while done < len {
+                    let base = &mut base[..(len - done).min(RUN as u64) as usize];
+                    cache.read(old, image, base, offset.saturating_add(done))?;
+                    let run = Run { old: base, from: from.wrapping_add(done), at: at + done };
+                    made.resize(base.len(), 0);
+                    bytes.run(&mut bits, &run, &mut made);
+                    out.put(&made)?;
+                    done += base.len() as u64;
                 }
-                Ok(())
-            })?,
+            }
+        }
+        if matches!(kind, Kind::Copy | Kind::Delta) {
+            bytes.moved(from, at, len);
         }
     }
     Ok(())
@@ -231,6 +230,14 @@ impl Output<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes the next bytes.
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.fill(bytes.len() as u64, |at, part| {
+            part.copy_from_slice(&bytes[at as usize..][..part.len()]);
+            Ok(())
+        })
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -16,12 +16,14 @@
 
 mod align;
 mod blocks;
+mod bytes;
 mod cache;
 mod chunks;
 mod cut;
 mod decode;
 mod error;
 mod image;
+mod mix;
 mod patch;
 mod range;
 mod requests;

@@ -3,6 +3,7 @@
 use crate::Progress;
 use crate::align::{Index, Segment, align};
 use crate::blocks::Old;
+use crate::bytes::{Bytes, RUN, Run};
 use crate::error::{Error, Result};
 use crate::image::{BLOCK, Image, Images};
 use crate::range::Encoder;
@@ -68,7 +69,7 @@ pub fn patch(
                         .map_err(|source| Error::Write { what: "the pack", source })?;
                     let start = written;
                     written += payload.len() as u64;
-                    Origin::Script(start..written)
+                    Origin::Script(start..written, Digest::of(&payload))
                 }
             };
             let digest = (origin != Origin::Zero).then_some(digest);
@@ -219,6 +220,7 @@ fn script(
     let mut hasher = Sha256::new();
     let mut bits = Encoder::new();
     let mut model = Model::new();
+    let mut bytes = Bytes::new();
     let mut literals = Vec::new();
     let (mut made, mut base) = (Vec::new(), Vec::new());
     let mut at = offset;
@@ -232,34 +234,24 @@ fn script(
             Kind::Literal => literals.extend_from_slice(&made),
             Kind::Delta => {
                 base.resize(op.len as usize, 0);
-                let (image, offset) = place(op.from);
-                old.read(image, &mut base, offset)?;
-                for (&old, &new) in base.iter().zip(&made) {
-                    model.byte(&mut bits, old, new);
+                let (from, offset) = place(op.from);
+                old.read(from, &mut base, offset)?;
+                for (number, (base, made)) in base.chunks(RUN).zip(made.chunks_mut(RUN)).enumerate()
+                {
+                    let done = (number * RUN) as u64;
+                    let run =
+                        Run { old: base, from: op.from + done, at: address(image, at + done) };
+                    bytes.run(&mut bits, &run, made);
                 }
             }
+        }
+        if matches!(op.kind, Kind::Copy | Kind::Delta) {
+            bytes.moved(op.from, address(image, at), op.len);
         }
         at += op.len;
     }
     let packed = zstd::bulk::compress(&literals, LEVEL).map_err(Error::Compress)?;
     let frame = if packed.len() < literals.len() { &packed } else { &literals };
-    if std::env::var_os("DBG").is_some() {
-        let c = |k: Kind| {
-            (
-                ops.iter().filter(|o| o.kind == k).count(),
-                ops.iter().filter(|o| o.kind == k).map(|o| o.len).sum::<u64>(),
-            )
-        };
-        eprintln!(
-            "{image} {offset:>10} zero {:?} copy {:?} delta {:?} lit {:?} -> lit {} rc {}",
-            c(Kind::Zero),
-            c(Kind::Copy),
-            c(Kind::Delta),
-            c(Kind::Literal),
-            frame.len(),
-            bits.len()
-        );
-    }
     let mut payload = (literals.len() as u32).to_le_bytes().to_vec();
     payload.extend((frame.len() as u32).to_le_bytes());
     payload.extend_from_slice(frame);

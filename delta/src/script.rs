@@ -51,7 +51,7 @@ const ROOT_SHIFT: u32 = 40;
 /// How far behind the new address the old one was, most recent first.
 type Alignments = [i64; 4];
 
-/// Predicts operations and bytes. Begins anew with each piece.
+/// Predicts operations. Begins anew with each piece.
 pub struct Model {
     kind: usize,
     kinds: [[Chance; 4]; 5],
@@ -60,14 +60,7 @@ pub struct Model {
     choices: [[Chance; 8]; 2],
     signs: Chance,
     distances: Vec<Chance>,
-    /// Whether the bytes before were the old ones, the last in the lowest bit.
-    history: usize,
-    same: Vec<Chance>,
-    changed: Vec<Chance>,
-    last: u8,
 }
-
-const HISTORY: usize = 0xffff;
 
 impl Model {
     pub fn new() -> Model {
@@ -79,10 +72,6 @@ impl Model {
             choices: [[Chance::EVEN; 8]; 2],
             signs: Chance::EVEN,
             distances: vec![Chance::EVEN; 64 * 9],
-            history: 0,
-            same: vec![Chance::EVEN; HISTORY + 1],
-            changed: vec![Chance::EVEN; 256 * 256],
-            last: 0,
         }
     }
 
@@ -121,18 +110,6 @@ impl Model {
         self.recent[..=choice.min(3)].rotate_right(1);
         self.recent[0] = alignment;
         (at as i64).wrapping_add(alignment) as u64
-    }
-
-    /// Codes one byte of a delta.
-    pub fn byte<B: Bits>(&mut self, bits: &mut B, old: u8, new: u8) -> u8 {
-        let same = bits.bit(&mut self.same[self.history], old == new);
-        self.history = (self.history << 1 | usize::from(same)) & HISTORY;
-        if same {
-            return old;
-        }
-        let changed = &mut self.changed[usize::from(self.last) << 8..][..256];
-        self.last = tree(bits, changed, 8, u32::from(new.wrapping_sub(old))) as u8;
-        old.wrapping_add(self.last)
     }
 }
 

@@ -5,7 +5,7 @@
 //! zstd. In the body numbers are LEB128. For each image: its length and the number of pieces; for
 //! each piece: its kind, its length and, unless it is all zeros, the first 16 bytes of its SHA-256;
 //! then, for a copy, image and offset in the old release; for a frame or a script its length in the
-//! pack. Offsets in the image and in the pack follow from the lengths before.
+//! pack, and for a script the digest of that. Offsets in the image and in the pack follow from the lengths before.
 
 use crate::error::{Error, Result};
 use crate::image::{BLOCK, Image, MAX_IMAGE};
@@ -58,8 +58,9 @@ pub enum Origin {
     },
     /// A zstd frame in the pack, or the bytes themselves if that range is as long as the piece.
     Frame(Range<u64>),
-    /// Operations on the old release, coded in this range of the pack.
-    Script(Range<u64>),
+    /// Operations on the old release, coded in this range of the pack; with the digest of that
+    /// range, so that nothing unsigned is ever run.
+    Script(Range<u64>, Digest),
 }
 
 /// A stretch of an image that can be made and checked on its own.
@@ -81,7 +82,7 @@ impl Piece {
     /// The range of the pack that it needs.
     pub fn payload(&self) -> Option<Range<u64>> {
         match &self.origin {
-            Origin::Frame(range) | Origin::Script(range) => Some(range.clone()),
+            Origin::Frame(range) | Origin::Script(range, _) => Some(range.clone()),
             Origin::Zero | Origin::Copy { .. } => None,
         }
     }
@@ -168,7 +169,7 @@ impl Table {
                     Origin::Zero => 0,
                     Origin::Copy { .. } => 1,
                     Origin::Frame(_) => 2,
-                    Origin::Script(_) => 3,
+                    Origin::Script(..) => 3,
                 };
                 body.push(kind);
                 number(&mut body, piece.len);
@@ -179,8 +180,10 @@ impl Table {
                         body.push(*image as u8);
                         number(&mut body, *offset);
                     }
-                    Origin::Frame(range) | Origin::Script(range) => {
+                    Origin::Frame(range) => number(&mut body, range.end - range.start),
+                    Origin::Script(range, digest) => {
                         number(&mut body, range.end - range.start);
+                        body.extend(digest.0);
                     }
                 }
             }
@@ -272,7 +275,7 @@ impl Body<'_> {
                 Origin::Copy { image, offset: self.number(MAX_IMAGE)? }
             }
             2 => Origin::Frame(self.payload(len)?),
-            _ => Origin::Script(self.payload(MAX_PAYLOAD)?),
+            _ => Origin::Script(self.payload(MAX_PAYLOAD)?, Digest(self.chunk()?)),
         };
         Ok(Piece { image, offset, len, digest, origin })
     }
