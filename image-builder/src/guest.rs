@@ -25,11 +25,7 @@ impl Programs {
             let path = folder.join(name);
             std::fs::read(&path).map_err(Error::io("read", &path))
         };
-        Ok(Programs {
-            init: read("init")?,
-            picker: read("boot")?,
-            updater: read("berth-updater")?,
-        })
+        Ok(Programs { init: read("init")?, picker: read("boot")?, updater: read("berth-updater")? })
     }
 }
 
