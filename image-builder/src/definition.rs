@@ -2,6 +2,8 @@
 //!
 //! `configs/docker.toml` explains every key by example.
 
+mod update;
+
 use crate::{Error, Result};
 use contract::gpt::SECTOR_SIZES;
 use contract::host_config;
@@ -10,6 +12,7 @@ use contract::layout::Slot;
 use contract::toml_input::{self, InputError};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use update::RawUpdate;
 
 /// A definition as it was written.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,6 +41,8 @@ struct Raw {
     file: Vec<RawFile>,
     #[serde(default)]
     partitions: RawPartitions,
+    #[serde(default)]
+    update: RawUpdate,
     #[serde(default)]
     debug: RawDebug,
 }
@@ -143,6 +148,8 @@ pub struct Definition {
     pub kernel_arguments: Vec<String>,
     /// The image's own layer of the host configuration.
     pub host_config: Option<String>,
+    /// The TUF root metadata that hosts trust for updates.
+    pub update_root: Option<Vec<u8>>,
     /// Files put into the root.
     pub files: Vec<ExtraFile>,
     /// Logical sector size in bytes of the disks that the image is for, one of [`SECTOR_SIZES`].
@@ -326,6 +333,8 @@ impl Raw {
                 Some(text)
             }
         };
+        let host_config = self.update.in_host_config(file, host_config)?;
+        let update_root = self.update.root(file, base)?;
         Ok(Definition {
             files: self
                 .file
@@ -344,6 +353,7 @@ impl Raw {
             drop: self.drop,
             kernel_arguments: self.kernel_arguments,
             host_config,
+            update_root,
             sector_size,
             sizes,
             debug_shell: self.debug.shell,

@@ -140,6 +140,10 @@ impl Catalog {
     /// Declares `version` bad. Channels that point to it go back to the last that they pointed to
     /// before. Empty: it was withdrawn already.
     pub fn withdraw(&mut self, version: &str) -> Result<Vec<Fallback>> {
+        let is_bad = |line: &Line| line.channel.withdrawn.iter().any(|old| old == version);
+        if self.find(version).is_none() && self.channels.values().any(is_bad) {
+            return Ok(Vec::new());
+        }
         let min_version = self.release(version)?.min_version.clone();
         if self.channels.is_empty() {
             return Err(Error::refused(format!("no channel ever pointed to {version}"))
@@ -148,10 +152,10 @@ impl Catalog {
         let there: BTreeSet<&str> = self.releases.iter().map(|r| r.version.as_str()).collect();
         let mut changed = Vec::new();
         for (name, line) in &mut self.channels {
-            let Channel { version: now, withdrawn, .. } = &mut line.channel;
-            if withdrawn.iter().any(|old| old == version) {
+            if is_bad(line) {
                 continue;
             }
+            let Channel { version: now, withdrawn, .. } = &mut line.channel;
             withdrawn.push(version.to_owned());
             withdrawn.sort_by(|a, b| version::compare(a, b));
             let mut below = None;

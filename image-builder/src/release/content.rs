@@ -33,13 +33,13 @@ pub fn path(repository: &Path, file: &Described) -> PathBuf {
 
 /// Codes all of `new`.
 pub fn encode_whole(new: &System, store: &Store) -> Result<Parts> {
-    let mut bar = Bar::new("compress");
+    let mut bar = Bar::new("compress", new);
     encode(store, |pack| delta::chunks(&new.images(), pack, &mut |done, of| bar.at(done, of)))
 }
 
 /// Codes what changed from `old` to `new`. `from` is the old version, for people.
 pub fn encode_patch(old: &System, new: &System, from: &str, store: &Store) -> Result<Parts> {
-    let mut bar = Bar::new(format!("compare with {from}"));
+    let mut bar = Bar::new(format!("compare with {from}"), new);
     let (old, new) = (old.images(), new.images());
     encode(store, |pack| delta::patch(&old, &new, pack, &mut |done, of| bar.at(done, of)))
 }
@@ -193,25 +193,23 @@ pub fn described(bytes: &[u8]) -> Described {
     Described { size: bytes.len() as u64, sha256: hex::encode(&Sha256::digest(bytes)) }
 }
 
-/// Shows how far the coder is.
+/// Shows how far the coder is, as a part of what it makes.
 struct Bar {
-    label: Option<String>,
-    progress: Option<Progress>,
+    progress: Progress,
+    total: u64,
     last: u64,
 }
 
 impl Bar {
-    fn new(label: impl Into<String>) -> Bar {
-        Bar { label: Some(label.into()), progress: None, last: 0 }
+    fn new(label: impl Into<String>, new: &System) -> Bar {
+        let total = new.uki.len + new.root.len;
+        Bar { progress: Progress::start(label, total), total, last: 0 }
     }
 
     fn at(&mut self, done: u64, of: u64) {
-        if let Some(label) = self.label.take() {
-            self.progress = Some(Progress::start(label, of));
-        }
-        if let Some(progress) = &self.progress {
-            progress.add(done.saturating_sub(self.last));
-        }
-        self.last = self.last.max(done);
+        let made = u128::from(done) * u128::from(self.total) / u128::from(of.max(1));
+        let made = u64::try_from(made).unwrap_or(self.total).max(self.last);
+        self.progress.add(made - self.last);
+        self.last = made;
     }
 }

@@ -28,7 +28,7 @@ pub use catalog::Fallback;
 pub use collect::{Collected, collect};
 pub use lifetime::{Lifetime, Lifetimes};
 pub use list::list;
-pub use roots::{Description, KeyFolder, NewKeys};
+pub use roots::{Description, KeyFolder, NewKeys, RootFile};
 pub use signing::Role;
 pub use verify::{Checked, verify};
 

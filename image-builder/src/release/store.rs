@@ -24,6 +24,8 @@ const FOLDERS: [&str; 3] = [METADATA_DIR, TARGETS_DIR, CONTENT_DIR];
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Whether the folder was not there before.
+    created: bool,
     _lock: File,
     parts: Cell<u32>,
     /// New content that no metadata refers to yet. It goes again when nothing comes of it.
@@ -34,14 +36,17 @@ impl Store {
     /// Opens the repository in `root`, or makes an empty one where there is nothing. Takes away
     /// what a process that was killed had half written.
     pub fn open(root: &Path) -> Result<Store> {
-        let is_new = match fs::read_dir(root) {
+        let is_repository = root.join(METADATA_DIR).join(TIMESTAMP).exists();
+        let created = match fs::read_dir(root) {
+            // A repository may lie beside what else a web server shows.
+            Ok(_) if is_repository => false,
             Ok(entries) => {
                 let mut names = entries.flatten().map(|entry| entry.file_name());
                 if let Some(other) = names.find(|name| !is_known(name.to_str().unwrap_or("?"))) {
                     let other = other.to_string_lossy();
                     return Err(not_a_repository(root, &format!("there is {other} in it")));
                 }
-                !root.join(METADATA_DIR).exists()
+                false
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
@@ -49,7 +54,7 @@ impl Store {
             }
             Err(e) => return Err(Error::io("open", root)(e)),
         };
-        if is_new {
+        if created {
             fs::create_dir_all(root).map_err(Error::io("create", root))?;
         }
         let lock = lock(root)?;
@@ -65,6 +70,7 @@ impl Store {
         }
         let store = Store {
             root: root.to_owned(),
+            created,
             _lock: lock,
             parts: Cell::new(0),
             loose: RefCell::default(),
@@ -142,7 +148,7 @@ impl Drop for Store {
         // A repository that nothing came into. Folders with something in them stay.
         if !self.root.join(METADATA_DIR).join(TIMESTAMP).exists() {
             let emptied = FOLDERS.iter().all(|f| fs::remove_dir(self.root.join(f)).is_ok());
-            if emptied && fs::remove_file(self.root.join(LOCK)).is_ok() {
+            if emptied && fs::remove_file(self.root.join(LOCK)).is_ok() && self.created {
                 let _ = fs::remove_dir(&self.root);
             }
         }

@@ -7,6 +7,7 @@ use crate::guest::Programs;
 use crate::tree::{Kind, Node, Tree};
 use crate::{Error, Result};
 use contract::layout::LIB_DIR;
+use contract::release::TRUSTED_ROOT;
 
 /// The CA bundle, as `update-ca-certificates` writes it: every certificate of the package, by
 /// name.
@@ -109,6 +110,9 @@ pub(super) fn settle(
     text(&format!("{LIB_DIR}/modules.load"), contents::MODULES.join("\n") + "\n");
     if let Some(host_config) = &definition.host_config {
         text(&format!("{LIB_DIR}/host.toml"), host_config.clone());
+    }
+    if let Some(root) = &definition.update_root {
+        tree.insert(TRUSTED_ROOT, Node::file(root.clone(), epoch));
     }
     tree.insert("etc/ssl/certs/ca-certificates.crt", Node::file(ca_bundle, epoch));
 

@@ -13,7 +13,7 @@ struct State {
     /// Files with content that is not durable.
     unsynced: BTreeSet<PathBuf>,
     /// Names that are not durable, in order, with what was there before.
-    volatile: Vec<(PathBuf, Option<Vec<u8>>)>,
+    volatile: Volatile,
 }
 
 thread_local! {
@@ -24,22 +24,27 @@ fn with<T>(act: impl FnOnce(&mut State) -> T) -> T {
     STATE.with(|state| act(&mut state.borrow_mut()))
 }
 
-/// Runs `act` and cuts the power after `steps` changes. Returns whether that came to pass; then
-/// `lose` has said of each change that was not durable whether it is lost.
-pub fn cut_after(steps: u32, mut lose: impl FnMut() -> bool, act: impl FnOnce()) -> bool {
+/// Changes that were not durable when the power was cut.
+pub type Volatile = Vec<(PathBuf, Option<Vec<u8>>)>;
+
+/// Runs `act` and cuts the power after `steps` changes; `None` when it takes no more than those.
+pub fn cut_after(steps: u32, act: impl FnOnce()) -> Option<Volatile> {
     with(|state| *state = State { left: Some(steps), ..State::default() });
     act();
     let state = with(std::mem::take);
-    let cut = state.left == Some(0);
-    for (path, before) in state.volatile.into_iter().rev().filter(|_| cut) {
-        if lose() {
+    (state.left == Some(0)).then_some(state.volatile)
+}
+
+/// Takes back those changes that `lost` picks.
+pub fn lose(cut: &Option<Volatile>, mut lost: impl FnMut() -> bool) {
+    for (path, before) in cut.iter().flatten().rev() {
+        if lost() {
             match before {
-                Some(bytes) => fs::write(&path, bytes).expect("restored"),
-                None => fs::remove_file(&path).unwrap_or_default(),
+                Some(bytes) => fs::write(path, bytes).expect("restored"),
+                None => fs::remove_file(path).unwrap_or_default(),
             }
         }
     }
-    cut
 }
 
 pub fn step() -> io::Result<()> {

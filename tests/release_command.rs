@@ -1,0 +1,372 @@
+//! `berth keys` and `berth release` as a person types them: a whole life of a repository, and the
+//! answer to every kind of bad input.
+//!
+//! Transcripts are compared with `snapshots/release-*.txt`; `BERTH_BLESS=1` writes them instead.
+
+use e2e::{berth, project};
+use image_builder::definition::Sizes;
+use image_builder::guest::Programs;
+use image_builder::image::{disk, fat, pe};
+use image_builder::release::{self, KeyFolder, Lifetimes, Signing};
+use image_builder::tree::{Node, Tree};
+use jiff::{SignedDuration, Timestamp};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+
+/// A folder with keys and images of a system that is as small as one can be, and what was typed and
+/// seen there.
+struct Session {
+    folder: tempfile::TempDir,
+    transcript: String,
+}
+
+impl Session {
+    fn new() -> Session {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut session = Session { folder, transcript: String::new() };
+        assert_eq!(session.berth("keys init keys"), Some(0));
+        session.transcript.clear();
+        session
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// An image with a root filesystem of little but noise.
+    fn image(&self, name: &str, version: &str) -> PathBuf {
+        let path = self.path(&format!("{name}-{version}.raw"));
+        let mut tree = Tree::new(1);
+        let noise: Vec<u8> = (0..400_000_u32).map(|i| (i.wrapping_mul(i) >> 9) as u8).collect();
+        tree.insert("usr/bin/x", Node::file(noise, 2));
+        tree.insert("etc/version", Node::file(version.as_bytes().repeat(999), 2));
+        // Any EFI program does: nothing here is started.
+        let picker = Programs::read().expect("`make guest` was run").picker;
+        let program = pe::elf_to_pe(&picker).expect("a program");
+        let inputs = disk::Inputs {
+            name,
+            version,
+            root: &tree,
+            stub: &program,
+            kernel: &program,
+            kernel_release: "6.12",
+            initramfs: &[5; 5000],
+            os_release: &format!("ID=berth\nIMAGE_ID=\"{name}\"\n"),
+            cmdline: "quiet",
+            picker: &program,
+            esp_files: &fat::Files::new(),
+            sizes: Sizes { esp: 34 * MIB, boot: 2 * MIB, root: 20 * MIB, verity: MIB, data: MIB },
+            sector_size: 512,
+            source_date_epoch: 1_700_000_000,
+        };
+        disk::write(&inputs, &path).expect("an image");
+        path
+    }
+
+    fn command(&self, args: &str) -> Command {
+        let mut command = Command::new(berth());
+        command.args(args.split(' ').filter(|arg| !arg.is_empty()));
+        command.current_dir(self.folder.path());
+        command
+    }
+
+    /// Runs `berth` with arguments that hold no spaces; notes what it said and how it ended.
+    fn berth(&mut self, args: &str) -> Option<i32> {
+        let output = self.command(args).output().expect("berth starts");
+        let code = output.status.code();
+        self.transcript += &format!("$ berth {args}\n");
+        for bytes in [output.stdout, output.stderr] {
+            let text = String::from_utf8(bytes).expect("text");
+            // How far the coder is depends on the machine.
+            let lines = text.lines().filter(|line| !line.ends_with('%'));
+            lines.for_each(|line| self.transcript += &format!("{}\n", line.trim_end()));
+        }
+        self.transcript += &format!("[{code:?}]\n\n").replace("Some(", "").replace(")", "");
+        code
+    }
+
+    fn done(&mut self, args: &str) {
+        assert_eq!(self.berth(args), Some(0), "{args}\n{}", self.transcript);
+    }
+
+    /// Runs what has to fail and to leave everything as it is.
+    fn refused(&mut self, args: &str) {
+        let before = files(self.folder.path());
+        let code = self.berth(args);
+        assert!(matches!(code, Some(1 | 2)), "{args}: {code:?}\n{}", self.transcript);
+        assert_eq!(files(self.folder.path()), before, "{args}");
+    }
+
+    /// A repository in `repo` whose channel `stable` points to 1.0 and then to 1.1.
+    fn publish(&mut self) {
+        for version in ["1.0", "1.1"] {
+            self.image("host", version);
+            self.done(&format!(
+                "release add repo --keys keys --image host-{version}.raw --channel stable"
+            ));
+        }
+    }
+
+    /// Compares what was seen with what it should be, without digests and dates.
+    fn compare(&self, name: &str) {
+        let folder = self.folder.path().to_str().expect("a plain path");
+        let seen = blur(&self.transcript.replace(folder, "[folder]"));
+        let path = project().join("tests/snapshots").join(format!("release-{name}.txt"));
+        if std::env::var_os("BERTH_BLESS").is_some() {
+            fs::write(&path, &seen).expect("written");
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(seen, expected, "{} differs:\n{seen}", path.display());
+    }
+}
+
+/// Replaces digests, key ids and times, which are never the same.
+fn blur(text: &str) -> String {
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut rest = line;
+        while let Some(c) = rest.chars().next() {
+            let digits = rest.find(|c| !is_hex(c)).unwrap_or(rest.len());
+            let (taken, shown) = match () {
+                () if digits >= 32 => (digits, "[digest]"),
+                () if digits == 8 => (8, "[id]"),
+                () if rest.len() >= 20
+                    && rest.as_bytes()[10] == b'T'
+                    && rest.as_bytes()[19] == b'Z' =>
+                {
+                    (20, "[time]")
+                }
+                () if digits > 0 => (digits, &rest[..digits]),
+                () => (c.len_utf8(), &rest[..c.len_utf8()]),
+            };
+            out += shown;
+            rest = &rest[taken..];
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// All files below `folder` with their sizes.
+fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let entry = entry.expect("an entry");
+        match entry.file_type().expect("its type").is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => found.push((entry.path(), entry.metadata().expect("metadata").len())),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn help() {
+    let mut session = Session::new();
+    let commands = ["init", "rotate", "show"].map(|c| format!("keys {c}")).into_iter();
+    let more = ["add", "promote", "withdraw", "list", "refresh", "gc", "verify"];
+    for command in commands.chain(more.map(|c| format!("release {c}"))) {
+        session.done(&format!("{command} -h"));
+    }
+    session.compare("help");
+}
+
+#[test]
+fn the_life_of_a_repository() {
+    let mut session = Session::new();
+    session.done("keys show keys");
+    session.publish();
+    session.image("host", "1.2");
+    session.done("release add repo --keys keys --image host-1.2.raw --from 1.0 --from 1.1");
+    session.done("release promote repo 1.2 --channel beta --keys keys");
+    assert_eq!(session.berth("release promote repo 1.2 --channel beta --keys keys"), Some(3));
+    session.done("release list repo");
+    session.done("release withdraw repo 1.1 --keys keys");
+    assert_eq!(session.berth("release withdraw repo 1.1 --keys keys"), Some(3));
+    session.done("release gc repo --keep 1 --keys keys");
+    assert_eq!(session.berth("release gc repo --keep 1 --keys keys"), Some(3));
+    session.done("keys rotate keys timestamp");
+    session.done("release refresh repo --keys keys");
+    session.done("release list repo");
+    session.done("release verify repo --root keys/1.root.json");
+    session.compare("life");
+}
+
+#[test]
+fn keys_that_are_wrong() {
+    let mut session = Session::new();
+    session.publish();
+    session.transcript.clear();
+    session.refused("keys init keys");
+    session.refused("keys init new --root-threshold 3 --root-keys 2");
+    session.refused("keys init new --expires soon");
+    session.refused("keys show absent");
+    session.refused("keys show repo");
+    session.refused("keys rotate keys mirrors");
+    session.refused("release promote repo 1.0 --channel beta --keys absent");
+    fs::write(session.path("keys/other.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
+    session.refused("release promote repo 1.0 --channel beta --keys keys");
+    fs::remove_file(session.path("keys/other.pem")).expect("removed");
+    session.done("keys init other");
+    session.refused("release promote repo 1.0 --channel beta --keys other");
+    for role in ["targets", "root"] {
+        let keys = files(&session.path("keys")).into_iter().map(|(path, _)| path);
+        let key = keys.into_iter().find(|p| p.to_string_lossy().contains(&format!("/{role}-")));
+        let key = key.expect("a key");
+        fs::rename(&key, session.path("away.pem")).expect("moved");
+        match role {
+            "root" => session.refused("keys rotate keys timestamp"),
+            _ => session.refused("release promote repo 1.0 --channel beta --keys keys"),
+        }
+        fs::rename(session.path("away.pem"), key).expect("moved back");
+    }
+    fs::write(session.path("keys/1.root.json"), "{}").expect("written");
+    session.refused("keys show keys");
+    session.compare("keys");
+}
+
+#[test]
+fn what_cannot_be_published() {
+    let mut session = Session::new();
+    session.publish();
+    session.transcript.clear();
+    session.image("other", "2.0");
+    session.image("host", "1.2");
+    session.image("host", "0.9");
+    fs::write(session.path("text.raw"), "text").expect("written");
+    let damaged = session.path("damaged.raw");
+    let mut bytes = fs::read(session.path("host-1.2.raw")).expect("an image");
+    let at = bytes.windows(9).position(|w| w == b"1.21.21.2").expect("content of a file");
+    bytes[at] ^= 1;
+    fs::write(damaged, bytes).expect("written");
+    for args in [
+        "",
+        "--image absent.raw",
+        "--image keys",
+        "--image text.raw",
+        "--image damaged.raw",
+        "--image other-2.0.raw",
+        "--image host-1.1.raw",
+        "--image host-0.9.raw --channel stable",
+        "--image host-1.2.raw --channel Stable",
+        "--image host-1.2.raw --from 3",
+        "--image host-1.2.raw --min-version 1.3",
+        "--image host-1.2.raw --min-from 1.2",
+        "--image host-1.2.raw --build x.toml",
+        "--build absent.toml",
+    ] {
+        session.refused(&format!("release add repo --keys keys {args}"));
+    }
+    session.refused("release add keys --keys keys --image host-1.2.raw");
+    session.refused("release add text.raw --keys keys --image host-1.2.raw");
+    session.compare("refused");
+}
+
+#[test]
+fn repositories_that_are_none_or_damaged() {
+    let mut session = Session::new();
+    session.publish();
+    session.transcript.clear();
+    for args in [
+        "list absent",
+        "verify keys",
+        "gc absent --keep 1 --keys keys",
+        "gc repo --keep x --keys keys",
+        "promote repo 7 --channel stable --keys keys",
+        "withdraw repo 7 --keys keys",
+        "promote repo 1.0 --channel stable --keys keys",
+    ] {
+        session.refused(&format!("release {args}"));
+    }
+    session.done("keys init other");
+    session.refused("release verify repo --root other/root.json");
+    let largest = files(&session.path("repo/content")).into_iter().max_by_key(|(_, len)| *len);
+    let (largest, len) = largest.expect("content");
+    let pack = fs::read(&largest).expect("content");
+    File::options().write(true).open(&largest).and_then(|f| f.set_len(len - 1)).expect("cut");
+    session.refused("release verify repo");
+    fs::write(&largest, pack).expect("mended");
+    fs::remove_file(session.path("repo/metadata/1.root.json")).expect("removed");
+    session.refused("release verify repo");
+    session.refused("release promote repo 1.1 --channel beta --keys keys");
+    session.compare("damaged");
+}
+
+#[test]
+fn signatures_that_have_expired() {
+    let mut session = Session::new();
+    session.image("host", "1.0");
+    let keys = KeyFolder::open(&session.path("keys")).expect("keys");
+    let now = Timestamp::now() - SignedDuration::from_hours(24 * 31);
+    let signing = Signing { keys: &keys, lifetimes: Lifetimes::default(), now };
+    let new = release::NewRelease::default();
+    let image = session.path("host-1.0.raw");
+    release::add(&session.path("repo"), &image, &new, &signing).expect("published a month ago");
+    session.refused("release verify repo");
+    session.done("release refresh repo --keys keys");
+    session.done("release verify repo");
+    session.compare("expired");
+}
+
+#[test]
+fn two_at_once() {
+    let mut session = Session::new();
+    session.publish();
+    session.transcript.clear();
+    let lock = File::options().write(true).open(session.path("repo/.lock")).expect("the lock");
+    lock.lock().expect("locked");
+    session.refused("release promote repo 1.1 --channel beta --keys keys");
+    drop(lock);
+    session.done("release promote repo 1.1 --channel beta --keys keys");
+    session.compare("lock");
+}
+
+/// A limit of file sizes stands for a full disk, which takes root to make.
+#[test]
+fn a_disk_that_is_full() {
+    let mut session = Session::new();
+    session.publish();
+    session.image("host", "1.2");
+    let before = files(&session.path("repo"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 100; exec \"$0\" \"$@\""]).arg(berth());
+    command.args(["release", "add", "repo", "--keys", "keys", "--image", "host-1.2.raw"]);
+    let output = command.current_dir(session.folder.path()).output().expect("berth starts");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).expect("text");
+    assert!(errors.contains("error: write ") && errors.contains("hint: "), "{errors}");
+    assert_eq!(files(&session.path("repo")), before);
+    session.done("release verify repo");
+}
+
+/// Kills `add` at moments that spread over its whole run.
+#[test]
+fn killed_at_any_moment_the_repository_stays_valid() {
+    let mut session = Session::new();
+    session.publish();
+    session.image("host", "1.2");
+    let add = "release add repo --keys keys --image host-1.2.raw --channel stable";
+    let mut killed = 0;
+    for delay in 0.. {
+        let mut command = session.command(add);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = child.expect("berth starts");
+        // The moments are what is varied here; nothing waits for anything.
+        std::thread::sleep(Duration::from_millis(delay * delay * 2));
+        killed += u32::from(child.try_wait().expect("its state").is_none());
+        child.kill().expect("killed, or ended before");
+        child.wait().expect("ended");
+        session.done("release verify repo --root keys/1.root.json");
+        let list = session.command("release list repo --json").output().expect("berth starts");
+        if String::from_utf8_lossy(&list.stdout).contains("\"1.2\"") {
+            break;
+        }
+    }
+    assert!(killed > 3, "killed only {killed} times");
+}
