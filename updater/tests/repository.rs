@@ -41,7 +41,8 @@ fn a_rotten_state_neither_locks_out_nor_lets_back() {
         &["timestamp.json", "targets.json"],
         &["snapshot.json", "targets.json"],
     ];
-    let damages: [(&str, fn(&Path)); 4] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
         ("gone", |path| std::fs::remove_file(path).expect("it was there")),
         ("empty", |path| std::fs::write(path, "").expect("it is writable")),
         ("half", |path| {
@@ -168,7 +169,8 @@ fn what_is_configured_has_to_make_sense() {
         state: host.folder.path().join("state"),
         http: settings(),
     };
-    let wrong: [(&str, fn(&mut Config)); 4] = [
+    type Change = fn(&mut Config);
+    let wrong: [(&str, Change); 4] = [
         ("not the address of a repository", |c| c.mirrors.push("updates.example".to_owned())),
         ("no mirror is configured", |c| c.mirrors.clear()),
         ("not the name of a channel", |c| c.channel = "../x".to_owned()),
