@@ -47,3 +47,9 @@ check: ## Fast: format, lints, unit tests
 .PHONY: bench
 bench: build ## Measure what docs/performance.md states
 	$(CARGO) run --release -p e2e --bin bench
+
+.PHONY: tuf-conformance
+tuf-conformance: ## Run the TUF project's suite in TUF_CONFORMANCE=PATH against our client
+	$(CARGO) build --release -p updater --example tuf-conformance
+	cd $(TUF_CONFORMANCE) && $(or $(PYTHON),python3) -m pytest tuf_conformance \
+		--entrypoint $(abspath $(TARGET_DIR))/release/examples/tuf-conformance

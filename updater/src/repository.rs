@@ -109,7 +109,7 @@ impl Repository {
     }
 
     /// Tries every mirror in turn, and again after a pause as long as one of them may come back.
-    fn from_mirrors<T>(
+    fn try_mirrors<T>(
         &mut self,
         mut attempt: impl FnMut(&mut Repository, &Base) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
@@ -212,7 +212,7 @@ impl Repository {
 
 impl Source for Repository {
     fn refresh(&mut self) -> Result<Channel, SourceError> {
-        self.from_mirrors(|repository, base| repository.refresh_from(base))
+        self.try_mirrors(|repository, base| repository.refresh_from(base))
     }
 
     fn release(&mut self, version: &str) -> Result<Release, SourceError> {
@@ -222,7 +222,7 @@ impl Source for Repository {
         if self.trusted.is_none() {
             self.refresh()?;
         }
-        self.from_mirrors(|repository, base| repository.release_from(base, version))
+        self.try_mirrors(|repository, base| repository.release_from(base, version))
     }
 }
 

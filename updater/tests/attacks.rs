@@ -332,6 +332,29 @@ fn endless_files_are_refused() {
     }
 }
 
+/// Who replaces one of the online keys takes back what all of them said.
+#[test]
+fn a_new_timestamp_or_snapshot_key_makes_old_numbers_good_again() {
+    for role in ["timestamp", "snapshot"] {
+        let mut host = Host::refreshed();
+        (host.publisher.snapshot, host.publisher.targets) = (1 << 40, 1 << 30);
+        host.publisher.publish("6.6.6");
+        assert_eq!(host.refresh().expect("the thief has the keys"), "6.6.6");
+        host.publisher.rotate_only(role);
+        (host.publisher.snapshot, host.publisher.targets) = (2, 2);
+        host.publisher.publish("1.2.0");
+        assert_eq!(host.refresh().expect("a new key"), "1.2.0", "{role}");
+    }
+    let mut host = Host::refreshed();
+    host.publisher.targets = 1 << 30;
+    host.publisher.publish("6.6.6");
+    assert_eq!(host.refresh().expect("the thief has the keys"), "6.6.6");
+    host.publisher.rotate_only("root");
+    host.publisher.targets = 2;
+    host.publisher.publish("1.2.0");
+    expect("a new root key alone", host.refresh(), Err("version 3 of targets.json, after"));
+}
+
 #[test]
 fn a_repository_recovers_from_a_thief_who_drove_versions_up() {
     let mut host = Host::refreshed();

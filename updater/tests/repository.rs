@@ -30,9 +30,19 @@ fn a_wrong_clock_delays_and_locks_nobody_out() {
 /// What a power cut or a rotten block may leave of each file, and what may not follow from it.
 #[test]
 fn a_rotten_state_neither_locks_out_nor_lets_back() {
-    let names =
-        ["root.json", "timestamp.json", "snapshot.json", "targets.json", "roots/2.root.json"];
-    let damages: [(&str, fn(&Path)); 4] = [
+    // Each of the numbers is written down twice.
+    let cases: [&[&str]; 8] = [
+        &["root.json"],
+        &["timestamp.json"],
+        &["snapshot.json"],
+        &["targets.json"],
+        &["roots/2.root.json"],
+        &["timestamp.json", "snapshot.json"],
+        &["timestamp.json", "targets.json"],
+        &["snapshot.json", "targets.json"],
+    ];
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
         ("gone", |path| std::fs::remove_file(path).expect("it was there")),
         ("empty", |path| std::fs::write(path, "").expect("it is writable")),
         ("half", |path| {
@@ -41,7 +51,7 @@ fn a_rotten_state_neither_locks_out_nor_lets_back() {
         }),
         ("other bytes", |path| std::fs::write(path, [0xa5; 4096]).expect("it is writable")),
     ];
-    for name in names {
+    for names in cases {
         for (what, damage) in damages {
             let mut host = Host::new();
             host.publisher.rotate();
@@ -50,15 +60,29 @@ fn a_rotten_state_neither_locks_out_nor_lets_back() {
             host.publisher.publish("1.2.0");
             assert_eq!(host.refresh().expect("an honest repository"), "1.2.0");
 
-            damage(&host.folder.path().join("state").join(name));
+            for name in names {
+                damage(&host.folder.path().join("state").join(name));
+            }
             host.server.set_files(old);
-            let case = format!("{name} {what}, old files");
+            let case = format!("{names:?} {what}, old files");
             expect(&case, refresh(&mut host.open()), Err("after version"));
 
             host.publisher.publish("1.3.0");
-            assert_eq!(host.refresh().expect("it finds back"), "1.3.0", "{name} {what}");
+            assert_eq!(host.refresh().expect("it finds back"), "1.3.0", "{names:?} {what}");
         }
     }
+}
+
+#[test]
+fn an_older_snapshot_of_the_same_targets_is_noticed_without_the_timestamp() {
+    let mut host = Host::refreshed();
+    let old = host.publisher.files.clone();
+    host.publisher.publish_snapshot();
+    host.publisher.publish_timestamp();
+    host.refresh().expect("an honest repository");
+    std::fs::remove_file(host.folder.path().join("state/timestamp.json")).expect("it was there");
+    host.server.set_files(old);
+    expect("old files", refresh(&mut host.open()), Err("version 2 of snapshot, after version 3"));
 }
 
 #[test]
@@ -145,7 +169,8 @@ fn what_is_configured_has_to_make_sense() {
         state: host.folder.path().join("state"),
         http: settings(),
     };
-    let wrong: [(&str, fn(&mut Config)); 4] = [
+    type Change = fn(&mut Config);
+    let wrong: [(&str, Change); 4] = [
         ("not the address of a repository", |c| c.mirrors.push("updates.example".to_owned())),
         ("no mirror is configured", |c| c.mirrors.clear()),
         ("not the name of a channel", |c| c.channel = "../x".to_owned()),

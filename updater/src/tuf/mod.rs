@@ -26,7 +26,7 @@ use store::{file_name, root_name};
 /// the size of a file.
 pub mod limits {
     /// A root.
-    pub const ROOT: u64 = 256 << 10;
+    pub const ROOT: u64 = 1 << 20;
     /// The timestamp.
     pub const TIMESTAMP: u64 = 16 << 10;
     /// A snapshot.

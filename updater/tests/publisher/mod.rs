@@ -116,6 +116,13 @@ impl Publisher {
         self.publish_root(&[&before.0["root"]]);
     }
 
+    /// Replaces the key of one role.
+    pub fn rotate_only(&mut self, role: &'static str) {
+        let before = self.keys.0.insert(role, Signer::new()).expect("a key of that role");
+        let also: &[&Signer] = if role == "root" { &[&before] } else { &[] };
+        self.publish_root(also);
+    }
+
     pub fn root_bytes(&self, version: u64) -> Vec<u8> {
         self.files[&format!("metadata/{version}.root.json")].clone()
     }
