@@ -3,13 +3,14 @@
 use e2e::project;
 
 /// Each crate with the Berth crates that it may import.
-const ALLOWED: [(&str, &[&str]); 6] = [
+const ALLOWED: [(&str, &[&str]); 7] = [
     ("contract", &[]),
+    ("delta", &[]),
     ("sys", &[]),
     ("boot", &["contract"]),
     ("init", &["contract", "sys"]),
     ("qemu", &["contract"]),
-    ("image-builder", &["contract", "sys", "qemu"]),
+    ("image-builder", &["contract", "delta", "sys", "qemu"]),
 ];
 
 #[test]
