@@ -39,6 +39,8 @@ pub struct Bytes {
     shifts: Shifts,
     /// Whether the bytes before were as expected, the last in the lowest bit.
     history: u32,
+    /// Whether the bytes before differ from the old ones, likewise.
+    differ: u32,
     /// By how much the last bytes differ from the old ones.
     changes: [u8; PAST],
     place: usize,
@@ -58,6 +60,7 @@ impl Bytes {
             logistic: Logistic::new(),
             shifts: Shifts::new(),
             history: 0,
+            differ: 0,
             changes: [0; PAST],
             place: 0,
             last: 0,
@@ -111,14 +114,17 @@ impl Bytes {
         }
     }
 
+    #[inline(always)]
     fn byte<B: Bits>(&mut self, bits: &mut B, old: u8, hint: u8, class: usize, new: u8) -> u8 {
         let hit = new == hint;
         let hit = if self.history & QUIET == QUIET {
             bits.bit(&mut self.quiet[class], hit)
         } else {
             let history = self.history as usize;
-            let past = |back: usize| usize::from(self.change(back) != 0);
-            let pasts = past(4) | past(8) << 1 | past(12) << 2 | past(16) << 3 | past(24) << 4;
+            // Of the bytes one table entry before: 4, 8, 12, 16 and 24 back.
+            let m = self.differ;
+            let pasts = m >> 3 & 1 | m >> 6 & 2 | m >> 9 & 4 | m >> 12 & 8 | m >> 19 & 16;
+            let pasts = pasts as usize;
             let recent = &mut self.recent[class << 12 | history & 0xfff];
             let tables = &mut self.tables[class << 13 | pasts << 8 | history & 255];
             let hit = bits.code((recent.one() + 3 * tables.one()) / 4, hit);
@@ -129,6 +135,7 @@ impl Bytes {
         self.history = self.history << 1 | u32::from(hit);
         let new = if hit { hint } else { self.changed(bits, old, new) };
         let change = new.wrapping_sub(old);
+        self.differ = self.differ << 1 | u32::from(change != 0);
         self.changes[self.place % PAST] = change;
         self.place += 1;
         if change != 0 {
@@ -143,6 +150,7 @@ impl Bytes {
     }
 
     /// Codes by how much a byte changes: the guess that was best of late, or else the change.
+    #[inline(never)]
     fn changed<B: Bits>(&mut self, bits: &mut B, old: u8, new: u8) -> u8 {
         let wanted = new.wrapping_sub(old);
         let mut guesses = [self.last; GUESSES];
@@ -187,6 +195,7 @@ impl Bytes {
 
 /// Whether four bytes from `at` on look like a distance: after the opcode of a call or a jump, or
 /// of an instruction that addresses relative to itself.
+#[inline(always)]
 fn is_distance(old: &[u8], at: usize) -> bool {
     if at < 2 || at + 4 > old.len() {
         return false;

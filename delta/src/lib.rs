@@ -13,6 +13,9 @@
 //! ([`Piece::check`]), fetch the payloads of the others ([`requests`]), and let a [`Decoder`] make
 //! them, in order. It reads only the old release and never what it wrote; it needs at most 32 MiB
 //! and no file of its own.
+//!
+//! What the models of a script predict is part of the format: whoever changes them, or the cutter,
+//! changes the magic of the table.
 
 mod align;
 mod blocks;
