@@ -18,11 +18,13 @@ pub mod guest;
 pub mod image;
 pub mod inspect;
 pub mod kernel;
+pub mod new_file;
 pub mod output;
 pub mod prune;
 pub mod root;
 pub mod tools;
 pub mod tree;
 mod tree_export;
+mod written;
 
 pub use error::{Error, Result};

@@ -323,7 +323,10 @@ fn copy_writable(from: &Path, to: &Path) -> Result<()> {
 /// Refuses what is certainly not a disk image, before the firmware does so without words.
 pub(crate) fn check_image(path: &Path) -> Result<()> {
     let refused = |why| Err(Error::NotAnImage { path: path.to_owned(), why });
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let mut file = match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return refused("there is no such file"),
+        other => other.map_err(Error::io("read", path))?,
+    };
     let kind = file.metadata().map_err(Error::io("read", path))?.file_type();
     if kind.is_dir() {
         return refused("it is a folder");

@@ -49,6 +49,15 @@ pub enum Network {
     Online,
     /// No: the cache alone.
     Offline,
+    /// No: the cache alone, even where its metadata is out of date.
+    OfflineExpired,
+}
+
+impl Network {
+    /// Whether the cache alone counts.
+    pub fn is_offline(self) -> bool {
+        self != Network::Online
+    }
 }
 
 /// What is wanted.
@@ -136,7 +145,7 @@ impl Trust {
 /// The packages that fulfil `request`, by metadata that Debian signed.
 ///
 /// Online, the mirrors are asked whether their metadata changed; offline, what was cached last is
-/// used. While nothing changes, the answer itself comes from the cache.
+/// used, as long as it has not expired. While nothing changes, the answer itself comes from the cache.
 pub fn resolve(
     cache: &Cache,
     mirrors: &Mirrors,
