@@ -277,9 +277,9 @@ impl Raw {
             let why = format!("there is no file {}", images[i].display());
             return Err(wrong(&format!("images.{i}"), why));
         }
-        let files = self.file.into_iter().enumerate().map(|(i, raw)| raw.validate(i, base));
+        let files = RawFile::validate_all(self.file, base);
         Ok(Definition {
-            files: files.collect::<Result<_, _>>().map_err(|(key, why)| wrong(&key, why))?,
+            files: files.map_err(|(key, why)| wrong(&key, why))?,
             images,
             name: self.name,
             version: self.version,
@@ -299,14 +299,26 @@ impl Raw {
 }
 
 impl RawFile {
-    /// Checks the `[[file]]` with this number. `base` is the folder that relative sources start
-    /// from. An error is the key that is wrong, and why.
-    pub(crate) fn validate(
-        self,
-        number: usize,
+    /// Checks all `[[file]]`. `base` is the folder that relative sources start from. An error is the
+    /// key that is wrong, and why.
+    pub(crate) fn validate_all(
+        files: Vec<RawFile>,
         base: &Path,
-    ) -> Result<ExtraFile, (String, String)> {
-        let wrong = |key: &str, why: String| Err((format!("file.{number}.{key}"), why));
+    ) -> Result<Vec<ExtraFile>, (String, String)> {
+        let mut valid = Vec::new();
+        for (i, file) in files.into_iter().enumerate() {
+            for path in with_names(&file.path) {
+                let one = RawFile { path, ..file.clone() };
+                valid.push(
+                    one.validate(base).map_err(|(key, why)| (format!("file.{i}.{key}"), why))?,
+                );
+            }
+        }
+        Ok(valid)
+    }
+
+    fn validate(self, base: &Path) -> Result<ExtraFile, (&'static str, String)> {
+        let wrong = |key: &'static str, why: String| Err((key, why));
         let shown = &self.path;
         let Some(path) = shown.strip_prefix('/') else {
             return wrong("path", format!("`{shown}` is not an absolute path"));
@@ -345,6 +357,20 @@ impl RawFile {
             },
         };
         Ok(ExtraFile { path: path.to_owned(), content, mode, uid: self.uid, gid: self.gid })
+    }
+}
+
+/// The paths that one with a list of names stands for: `/bin/{cp,mv}` is `/bin/cp` and `/bin/mv`.
+fn with_names(path: &str) -> Vec<String> {
+    let parts = path.split_once('{').and_then(|(before, rest)| {
+        let (names, after) = rest.split_once('}')?;
+        Some((before, names, after))
+    });
+    match parts {
+        Some((before, names, after)) => {
+            names.split(',').map(|name| format!("{before}{}{after}", name.trim())).collect()
+        }
+        None => vec![path.to_owned()],
     }
 }
 
@@ -445,6 +471,16 @@ mod tests {
             let error = read(text, sets).unwrap_err();
             assert!(error.starts_with(expected), "{sets:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_path_may_hold_a_list_of_names() {
+        let file = "[[file]]\npath = \"/usr/bin/{ls, [,cp}\"\nlink = \"busybox\"";
+        let files = read(&format!("{SMALL}{file}"), &[]).expect("valid").files;
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["usr/bin/ls", "usr/bin/[", "usr/bin/cp"]);
+        let error = read(&format!("{SMALL}{}", file.replace("cp", "")), &[]).unwrap_err();
+        assert!(error.contains("file.path"), "{error}");
     }
 
     #[test]

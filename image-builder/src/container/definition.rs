@@ -142,9 +142,8 @@ impl Raw {
                 None => return wrong("user", format!("`{name}` has no [[account]]")),
             },
         };
-        let files = self.file.into_iter().enumerate().map(|(i, raw)| raw.validate(i, base));
         Ok(ContainerDefinition {
-            files: files.collect::<Result<_, _>>()?,
+            files: RawFile::validate_all(self.file, base)?,
             name: self.name,
             tag: self.tag,
             suite: self.suite,

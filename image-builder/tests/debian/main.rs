@@ -309,18 +309,32 @@ fn offline_a_damaged_package_is_an_error_that_says_what_to_do() {
 }
 
 #[test]
-fn offline_metadata_that_expired_is_used_only_when_a_person_says_so() {
+fn offline_the_cache_serves_alone() {
+    let scene = Scene::new();
+    let error = scene.build(Network::Offline).unwrap_err();
+    expect(error, "metadata of trixie: not in the cache", "without --offline");
+    let packages = scene.resolve(Network::Online).unwrap().packages;
+    let error = scene.obtain(&packages, Network::Offline).unwrap_err();
+    expect(error, "package app 1-1: not in the cache", "without --offline");
+    scene.expect_build(Network::Online);
+    scene.site.requests();
+    scene.expect_build(Network::Offline);
+    assert!(scene.site.requests().is_empty());
+}
+
+#[test]
+fn metadata_that_expired_is_used_only_offline_and_when_a_person_says_so() {
     let mut scene = Scene::new();
     scene.expect_build(Network::Online);
     scene.now = UNTIL - 1;
     scene.expect_build(Network::Offline);
-    scene.now = UNTIL;
-    expect(
-        scene.build(Network::Offline).unwrap_err(),
-        "InRelease of trixie: expired",
-        "--allow-expired",
-    );
+    scene.now = UNTIL + 1;
+    expect(scene.build(Network::Online).unwrap_err(), "expired Thu, 08 Jan 2026", "--mirror");
+    let error = scene.build(Network::Offline).unwrap_err();
+    expect(error, "expired Thu, 08 Jan 2026", "--allow-expired");
+    scene.site.requests();
     scene.expect_build(Network::OfflineExpired);
+    assert!(scene.site.requests().is_empty());
 }
 
 #[test]
