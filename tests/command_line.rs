@@ -93,9 +93,9 @@ impl Session {
 const DEFINITION: &str = "name = \"host\"\nversion = \"1\"\nsuite = \"trixie\"\n\
                           runtime = \"containerd\"\nkernel = \"cloud\"\n";
 
-/// A small container.
-const BOX: &str = "name = \"box\"\ntag = \"1\"\nentrypoint = [\"/bin/nano\"]\n\
-                   suite = \"trixie\"\npackages = [\"nano\"]\n";
+/// A small container, of packages that the host has too.
+const BOX: &str = "name = \"box\"\ntag = \"1\"\nsuite = \"trixie\"\nbase = [\"libc6\"]\n\
+                   packages = [\"runc\"]\nentrypoint = [\"/usr/sbin/runc\"]\n";
 
 /// Partitions that leave little to hash.
 const SMALL: &str = "--set partitions.root=300MiB --set partitions.data=64MiB";
@@ -205,12 +205,14 @@ fn a_build_that_is_killed_leaves_nothing() {
                 .expect("it starts");
             // As soon as it has begun to write.
             let pid = rustix::process::Pid::from_child(&child);
+            let open = format!("/proc/{}/fd", child.id());
             let begun = || {
-                let files = std::fs::read_dir(format!("/proc/{}/fd", child.id())).into_iter();
+                let files = std::fs::read_dir(&open).into_iter();
                 let mut files = files.flatten().flatten().filter_map(|f| f.path().read_link().ok());
                 files.any(|file| file.starts_with(session.path("out")))
             };
             while !begun() {
+                assert_eq!(child.try_wait().expect("its state"), None, "{args}: it runs");
                 std::thread::yield_now();
             }
             rustix::process::kill_process(pid, signal).expect("it runs");

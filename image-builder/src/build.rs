@@ -174,8 +174,9 @@ pub fn build(
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
+    use std::io::ErrorKind::{AlreadyExists, NotADirectory};
     match std::fs::create_dir_all(folder) {
-        Err(_) if folder.exists() => {
+        Err(e) if matches!(e.kind(), AlreadyExists | NotADirectory) => {
             Err(Error::refused(format!("{} is not a folder", folder.display()))
                 .with_hint("-o names the folder that the image and the files beside it go to"))
         }

@@ -54,11 +54,9 @@ pub fn cache(args: CacheArgs) -> Result<ExitCode> {
         Command::Clean { place, older_than } => {
             let unused = older_than.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600));
             let removed = Cache::open(place.folder.as_deref())?.clean(unused)?;
-            print_text(&format!(
-                "removed {} entries, {}\n",
-                removed.entries,
-                bytes(removed.bytes)
-            ))?;
+            let entries = if removed.entries == 1 { "entry" } else { "entries" };
+            let size = bytes(removed.bytes);
+            print_text(&format!("removed {} {entries}, {size}\n", removed.entries))?;
         }
     }
     Ok(ExitCode::Done)
