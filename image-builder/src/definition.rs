@@ -223,9 +223,17 @@ impl Definition {
     /// Reads the definition in `path`. `sets` are `KEY=VALUE` from the command line: the value is
     /// TOML where the key does not hold text, or else text; keys may be dotted.
     pub fn read(path: &Path, sets: &[String]) -> Result<Definition> {
-        let written = Written::read(path, sets)?;
+        Definition::of(&Written::read(path, sets)?, path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Reads `text`, the content of `file`; paths in it start from `base`.
+    pub fn from_text(file: &str, text: &str, sets: &[String], base: &Path) -> Result<Definition> {
+        let (file, text, sets) = (file.to_owned(), text.to_owned(), sets.to_vec());
+        Definition::of(&Written { file, text, sets }, base)
+    }
+
+    fn of(written: &Written, base: &Path) -> Result<Definition> {
         let raw: Raw = written.parse()?;
-        let base = path.parent().unwrap_or(Path::new("."));
         Ok(raw.validate(&written.file, base).map_err(|e| written.place(e))?)
     }
 }

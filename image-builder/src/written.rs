@@ -12,8 +12,10 @@ use std::path::Path;
 pub(crate) struct Written {
     /// The file's name for messages.
     pub file: String,
-    text: String,
-    sets: Vec<String>,
+    /// What it holds.
+    pub text: String,
+    /// `KEY=VALUE`, the later ones over the earlier.
+    pub sets: Vec<String>,
 }
 
 impl Written {

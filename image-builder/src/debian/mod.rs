@@ -5,8 +5,8 @@
 //! Nothing is used before it was found to be what the step above says. No maintainer script ever
 //! runs.
 
-mod cleartext;
-mod deb822;
+pub mod cleartext;
+pub mod deb822;
 pub mod fetch;
 pub mod index;
 pub mod keyring;
@@ -18,7 +18,7 @@ pub mod relation;
 pub mod release;
 pub mod resolve;
 pub mod sources;
-mod unpack;
+pub mod unpack;
 pub mod version;
 
 use crate::cache::{Cache, Digest};

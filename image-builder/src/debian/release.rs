@@ -78,9 +78,25 @@ pub fn read(
     freshness: Freshness,
     now: u64,
 ) -> Result<Release> {
-    let name = format!("InRelease of {}", suite.name);
-    let text = keyring.open(&name, signed, suite.archive, now)?;
-    let all = deb822::paragraphs(&text);
+    let text = keyring.open(&name_of(suite), signed, suite.archive, now)?;
+    parse(&text, Sha256::digest(signed).into(), suite, architecture, freshness, now)
+}
+
+fn name_of(suite: &Suite) -> String {
+    format!("InRelease of {}", suite.name)
+}
+
+/// Reads `text`, of which the signature was checked, out of the `InRelease` with this digest.
+pub fn parse(
+    text: &str,
+    sha256: Digest,
+    suite: &Suite,
+    architecture: &str,
+    freshness: Freshness,
+    now: u64,
+) -> Result<Release> {
+    let name = name_of(suite);
+    let all = deb822::paragraphs(text);
     let [fields] = all.as_slice() else {
         return Err(Error::corrupt(format!("{name}: {} paragraphs instead of one", all.len())));
     };
@@ -145,7 +161,7 @@ pub fn read(
         date,
         by_hash: value("Acquire-By-Hash") == "yes",
         indexes,
-        sha256: Sha256::digest(signed).into(),
+        sha256,
         expired,
     })
 }
