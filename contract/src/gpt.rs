@@ -226,7 +226,7 @@ impl Entry {
 
     /// Number of sectors.
     pub const fn sectors(&self) -> u64 {
-        (self.last_lba + 1).saturating_sub(self.first_lba)
+        self.last_lba.saturating_add(1).saturating_sub(self.first_lba)
     }
 }
 
@@ -354,7 +354,7 @@ mod table {
             let align = crate::layout::ALIGNMENT / self.sector_size;
             let end = (self.last_usable() + 1) / align * align;
             match self.entries.iter_mut().max_by_key(|entry| entry.first_lba) {
-                Some(last) if end > last.last_lba + 1 => {
+                Some(last) if end > last.last_lba.saturating_add(1) => {
                     last.last_lba = end - 1;
                     true
                 }
@@ -410,6 +410,14 @@ mod tests {
         let data = table.find("data").expect("data");
         assert_eq!(data.last_lba, 299 * 2048 - 1);
         assert!(data.last_lba <= table.last_usable());
+        assert!(!table.grow_last());
+    }
+
+    #[test]
+    fn a_partition_that_ends_behind_every_disk_does_not_overflow() {
+        let mut table = sample(512);
+        table.entries[1].last_lba = u64::MAX;
+        assert!(table.entries[1].sectors() > table.disk_sectors);
         assert!(!table.grow_last());
     }
 

@@ -2,9 +2,11 @@
 //! one names the only target. Says how long the slowest input took and how much memory there was.
 
 use fuzz::{Mutations, targets};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-fn main() {
+fn main() -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
     let mut arguments = std::env::args().skip(1);
     let count = arguments.next().map_or(1_000_000, |text| text.parse().expect("a number"));
     let only = arguments.next();
@@ -16,7 +18,8 @@ fn main() {
                 let path = std::env::temp_dir().join(format!("{}-{i}", target.name));
                 std::fs::write(&path, &input).expect("written");
                 println!("{}: input {i} is kept in {}", target.name, path.display());
-                std::process::exit(1);
+                code = ExitCode::FAILURE;
+                break;
             }
             slowest = slowest.max(started.elapsed());
         }
@@ -24,4 +27,5 @@ fn main() {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
         println!("{:<18} {count} inputs, slowest {slowest:?}, peak {}", target.name, peak.trim());
     }
+    code
 }
