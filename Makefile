@@ -34,15 +34,20 @@ run: build ## Build the demonstration image, boot a copy of it, print the addres
 .PHONY: test
 test: build ## Everything: unit, property, snapshot tests and virtual machines
 	$(CARGO) test --release --no-fail-fast
+	$(CARGO) test --release -p fuzz
 
 .PHONY: check
 check: ## Fast: format, lints, unit tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
-	$(CARGO) clippy --release -p boot --all-targets -- -D warnings
+	$(CARGO) clippy --release -p boot -p fuzz --all-targets -- -D warnings
 	$(CARGO) clippy --profile guest -p boot --features efi -- -D warnings
 	$(CARGO) test --release --lib --bins
 	$(CARGO) test --release -p boot
+
+.PHONY: fuzz
+fuzz: ## A million inputs for everything that reads what others wrote
+	$(CARGO) run --profile fuzz -p fuzz --bin many
 
 .PHONY: bench
 bench: build ## Measure what docs/performance.md states

@@ -5,9 +5,13 @@
 
 use e2e::{berth, build, cache, project, toolset};
 use image_builder::cache::{Cache, Hashing, hex, key, parse_hex};
+use rustix::process::Signal;
+use std::fs::FileTimes;
 use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 /// A folder to work in, and what was typed and seen there.
 struct Session {
@@ -89,6 +93,10 @@ impl Session {
 const DEFINITION: &str = "name = \"host\"\nversion = \"1\"\nsuite = \"trixie\"\n\
                           runtime = \"containerd\"\nkernel = \"cloud\"\n";
 
+/// A small container, of packages that the host has too.
+const BOX: &str = "name = \"box\"\ntag = \"1\"\nsuite = \"trixie\"\nbase = [\"libc6\"]\n\
+                   packages = [\"runc\"]\nentrypoint = [\"/usr/sbin/runc\"]\n";
+
 /// Partitions that leave little to hash.
 const SMALL: &str = "--set partitions.root=300MiB --set partitions.data=64MiB";
 
@@ -110,11 +118,14 @@ fn help() {
     for args in ["--help", "build -h", "lock -h", "inspect -h", "container -h", "run -h"] {
         assert_eq!(session.berth(args), Some(0));
     }
-    assert_eq!(session.berth("check -h"), Some(0));
+    for args in ["check -h", "cache -h", "cache size -h", "cache clean -h"] {
+        assert_eq!(session.berth(args), Some(0));
+    }
     session.refused("biuld host.toml");
     session.refused("build");
     session.refused("run host.toml --disk floppy");
     session.refused("run host.toml -p http");
+    session.refused("build host.toml --allow-expired");
     session.compare("help", &[]);
 }
 
@@ -138,7 +149,110 @@ fn mistakes_in_a_definition() {
     for set in ["nothing", "packages=3", "pakages=[]", "partitions.rot=1GiB", "name=/etc"] {
         session.refused(&format!("build host.toml -o out --offline --set {set}"));
     }
+    // The same way for all commands that read a definition.
+    session.refused("run host.toml --offline --set packages=[\"ngnix\"]");
+    session.refused("run host.toml --offline --locked");
+    session.refused("lock host.toml --offline --set suite=3");
+    session.write(
+        "box.toml",
+        "name = \"box\"\ntag = \"1\"\nsuite = \"trixie\"\npackages = []\n[[file]]\npath = \"x\"\n",
+    );
+    session.refused("container box.toml -o out/x.oci.tar --offline");
+    session.refused("container box.toml -o out/x.oci.tar --offline --set tag=/");
     session.compare("definition", &[]);
+}
+
+#[test]
+fn files_that_are_not_there_and_folders_in_their_place() {
+    let mut session = Session::new();
+    session.write("box.toml", BOX);
+    session.write("zeros.raw", "");
+    for args in [
+        "lock absent.toml",
+        "run absent.toml",
+        "run zeros.raw --host-config absent.toml",
+        "run zeros.raw --set name=x",
+        "check absent.toml",
+        "check out",
+        "check --definition absent.toml",
+        "container absent.toml -o out/x.oci.tar",
+        "container box.toml -o gone/x.oci.tar --offline",
+        "container box.toml -o out --offline",
+        "build host.toml -o host.toml --offline",
+        "build host.toml -o host.toml/below --offline",
+        "build host.toml -o out --offline --set images=[\"gone.tar\"]",
+    ] {
+        session.refused(args);
+        assert!(session.transcript.ends_with("[2]\n\n"), "{}", session.transcript);
+    }
+    session.compare("files", &[]);
+}
+
+#[test]
+fn a_build_that_is_killed_leaves_nothing() {
+    let mut session = Session::new();
+    session.write("box.toml", BOX);
+    for args in [
+        format!("build host.toml -o out --offline {SMALL}"),
+        "container box.toml -o out/box.oci.tar --offline".to_owned(),
+    ] {
+        for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+            let mut child = Command::new(berth())
+                .args(args.split(' '))
+                .current_dir(session.folder.path())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .expect("it starts");
+            // As soon as it has begun to write.
+            let pid = rustix::process::Pid::from_child(&child);
+            let open = format!("/proc/{}/fd", child.id());
+            let begun = || {
+                let files = std::fs::read_dir(&open).into_iter();
+                let mut files = files.flatten().flatten().filter_map(|f| f.path().read_link().ok());
+                files.any(|file| file.starts_with(session.path("out")))
+            };
+            while !begun() {
+                assert_eq!(child.try_wait().expect("its state"), None, "{args}: it runs");
+                std::thread::yield_now();
+            }
+            rustix::process::kill_process(pid, signal).expect("it runs");
+            let status = child.wait().expect("it ends");
+            assert_eq!(status.signal(), Some(signal.as_raw()), "{args}");
+            assert_eq!(names(&session.path("out")), [""; 0], "{args}: {signal:?}");
+        }
+        // Nothing that it left elsewhere is in the way.
+        assert_eq!(session.berth(&args), Some(0), "{}", session.transcript);
+        for name in names(&session.path("out")) {
+            assert!(!name.starts_with('.'), "{name}");
+            std::fs::remove_file(session.path("out").join(name)).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn the_cache() {
+    let mut session = Session::new();
+    let cache = Cache::open(Some(&session.path("cache"))).expect("a cache");
+    for (kind, size, days) in [("blobs", 5 << 20, 40), ("index", 100, 40), ("tar", 3 << 20, 0)] {
+        let path = cache.derived(kind, &key(&[kind.as_bytes()]));
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let file = std::fs::File::create(path).expect("a file");
+        file.set_len(size).expect("its size");
+        let then = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+        let times = FileTimes::new().set_accessed(then).set_modified(then);
+        file.set_times(times).expect("its times");
+    }
+    session.berth("cache size --cache cache");
+    session.berth("cache size --cache cache --json");
+    // `cache` is a berth that runs.
+    assert_eq!(session.berth("cache clean --cache cache"), Some(3));
+    drop(cache);
+    session.berth("cache clean --cache cache --older-than 30");
+    session.berth("cache size --cache cache");
+    session.berth("cache clean --cache cache");
+    session.berth("cache size --cache cache");
+    session.refused("cache clean --cache cache --older-than never");
+    session.compare("cache-clean", &[]);
 }
 
 #[test]
@@ -187,7 +301,7 @@ fn no_network() {
     session.refused("build host.toml -o out --cache empty --offline");
     session.refused("build host.toml -o out --cache empty --mirror http://127.0.0.1:9");
     session.refused("build host.toml -o out --mirror mirror.example");
-    session.write("box.toml", "name = \"box\"\ntag = \"1\"\nentrypoint = [\"/bin/nano\"]\nsuite = \"trixie\"\npackages = [\"nano\"]\n");
+    session.write("box.toml", BOX);
     session.refused("container box.toml -o out/x.oci.tar --cache empty --offline");
     session.compare("network", &[]);
 }
@@ -315,22 +429,40 @@ fn a_port_in_use() {
     session.compare("port", &[image, &port.to_string(), &other]);
 }
 
-/// A limit of file sizes stands for a full disk, which takes root to make.
 #[test]
 fn a_file_that_cannot_be_written_whole() {
     let mut session = Session::new();
-    for args in [
-        "build host.toml -o out --offline --set version=2",
-        "build host.toml -o host.toml --offline",
-    ] {
-        let mut command = Command::new("sh");
-        let program = berth();
-        command.args(["-c", "ulimit -f 20000; exec \"$0\" \"$@\""]).arg(program);
-        command.args(args.split(' '));
-        assert_eq!(session.run(args, command), Some(1), "{}", session.transcript);
-        assert_eq!(names(&session.path("out")), [""; 0]);
-    }
+    let args = "build host.toml -o out --offline --set version=2";
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 20000; exec \"$0\" \"$@\""]).arg(berth());
+    command.args(args.split(' '));
+    assert_eq!(session.run(args, command), Some(1), "{}", session.transcript);
+    assert_eq!(names(&session.path("out")), [""; 0]);
     session.compare("file-size", &[]);
+}
+
+/// On a filesystem of some MiB: it takes a namespace of users in which this one is root.
+#[test]
+fn a_full_disk() {
+    let mut session = Session::new();
+    session.write("box.toml", BOX);
+    for args in [
+        "build host.toml -o out --offline --set version=3",
+        "container box.toml -o out/box.oci.tar --offline",
+    ] {
+        let mut command = Command::new("unshare");
+        let size = if args.starts_with("build") { "40m" } else { "1m" };
+        let script = format!(
+            "mount -t tmpfs -o size={size} none out || exit 77; \"$0\" \"$@\"; code=$?; \
+             find out -type f; exit $code"
+        );
+        command.args(["--map-root-user", "--mount", "sh", "-c", &script]).arg(berth());
+        command.args(args.split(' '));
+        let code = session.run(args, command);
+        assert_ne!(code, Some(77), "user namespaces are needed: {}", session.transcript);
+        assert_eq!(code, Some(1), "{}", session.transcript);
+    }
+    session.compare("disk-full", &[]);
 }
 
 #[test]

@@ -5,7 +5,6 @@ use e2e::project;
 /// Each crate with the Berth crates that it may import.
 const ALLOWED: [(&str, &[&str]); 9] = [
     ("contract", &[]),
-    ("delta", &[]),
     ("sys", &[]),
     ("delta", &["contract"]),
     ("boot", &["contract"]),

@@ -72,7 +72,7 @@ pub fn choose(record: &Record, failed: Failed) -> Option<Choice> {
 impl Record {
     /// The same record with the next sequence number: what a write puts on the disk.
     pub fn successor(&self) -> Record {
-        Record { sequence: self.sequence + 1, ..*self }
+        Record { sequence: self.sequence.saturating_add(1), ..*self }
     }
 }
 
@@ -114,6 +114,12 @@ mod tests {
             let choice = choose(&record(entry(a.0, a.1), entry(b.0, b.1)), failed);
             assert_eq!(choice.map(|c| (c.slot, c.why)), expected, "{a:?} {b:?} {failed:?}");
         }
+    }
+
+    #[test]
+    fn sequence_numbers_do_not_start_again() {
+        let last = Record { sequence: u64::MAX, ..record(SlotEntry::EMPTY, SlotEntry::EMPTY) };
+        assert_eq!(last.successor().sequence, u64::MAX);
     }
 
     fn any_entry() -> impl Strategy<Value = SlotEntry> {

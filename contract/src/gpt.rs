@@ -229,7 +229,7 @@ impl Entry {
 
     /// Number of sectors.
     pub const fn sectors(&self) -> u64 {
-        (self.last_lba + 1).saturating_sub(self.first_lba)
+        self.last_lba.saturating_add(1).saturating_sub(self.first_lba)
     }
 }
 
@@ -308,7 +308,7 @@ mod table {
                 entries_lba: last - self.entry_sectors(),
                 ..header
             };
-            let mut primary = protective_mbr(self.disk_sectors).to_vec();
+            let mut primary = self.protective_mbr().to_vec();
             primary.resize(sector, 0);
             primary.extend_from_slice(&header.encode());
             primary.resize(2 * sector, 0);
@@ -318,6 +318,18 @@ mod table {
             backup.resize(backup.len().next_multiple_of(sector), 0);
             let backup_offset = backup_header.entries_lba * self.sector_size;
             Encoded { primary, backup, backup_offset }
+        }
+
+        /// The first 512 bytes of the disk. UEFI 2.10, section 5.2.3: one partition of type 0xEE
+        /// over the whole disk, and no boot code.
+        pub fn protective_mbr(&self) -> [u8; 512] {
+            let mut mbr = [0; 512];
+            mbr[446..454].copy_from_slice(&[0x00, 0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff]);
+            mbr[454..458].copy_from_slice(&1_u32.to_le_bytes());
+            let size = u32::try_from(self.disk_sectors - 1).unwrap_or(u32::MAX);
+            mbr[458..462].copy_from_slice(&size.to_le_bytes());
+            mbr[510..512].copy_from_slice(&[0x55, 0xaa]);
+            mbr
         }
 
         /// Reads a table: `header` is the sector of either header, `array` its entry array, and
@@ -345,24 +357,13 @@ mod table {
             let align = crate::layout::ALIGNMENT / self.sector_size;
             let end = (self.last_usable() + 1) / align * align;
             match self.entries.iter_mut().max_by_key(|entry| entry.first_lba) {
-                Some(last) if end > last.last_lba + 1 => {
+                Some(last) if end > last.last_lba.saturating_add(1) => {
                     last.last_lba = end - 1;
                     true
                 }
                 _ => false,
             }
         }
-    }
-
-    /// UEFI 2.10, section 5.2.3: one partition of type 0xEE over the whole disk.
-    fn protective_mbr(disk_sectors: u64) -> [u8; 512] {
-        let mut mbr = [0; 512];
-        mbr[446..454].copy_from_slice(&[0x00, 0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff]);
-        mbr[454..458].copy_from_slice(&1_u32.to_le_bytes());
-        let size = u32::try_from(disk_sectors - 1).unwrap_or(u32::MAX);
-        mbr[458..462].copy_from_slice(&size.to_le_bytes());
-        mbr[510..512].copy_from_slice(&[0x55, 0xaa]);
-        mbr
     }
 }
 
@@ -412,6 +413,14 @@ mod tests {
         let data = table.find("data").expect("data");
         assert_eq!(data.last_lba, 299 * 2048 - 1);
         assert!(data.last_lba <= table.last_usable());
+        assert!(!table.grow_last());
+    }
+
+    #[test]
+    fn a_partition_that_ends_behind_every_disk_does_not_overflow() {
+        let mut table = sample(512);
+        table.entries[1].last_lba = u64::MAX;
+        assert!(table.entries[1].sectors() > table.disk_sectors);
         assert!(!table.grow_last());
     }
 

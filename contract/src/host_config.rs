@@ -176,43 +176,57 @@ impl Raw {
 
     /// Checks everything; `file` names the layers for errors.
     pub fn validate(self, file: &str) -> Result<HostConfig, InputError> {
-        let wrong = |message: String| InputError::new(file, message);
+        let wrong = |Wrong(key, message): Wrong| InputError::of_key(file, key, message);
         if let Some(name) = &self.hostname
             && !is_hostname(name)
         {
-            return Err(wrong(format!("hostname `{name}` is not a host name"))
+            return Err(wrong(Wrong::new("hostname", format!("`{name}` is not a host name")))
                 .with_hint("letters, digits, hyphens and dots, at most 63 bytes"));
         }
-        unique(self.workload.iter().map(|w| &w.name))
-            .and_then(|()| unique(self.network.interface.iter().map(|i| &i.name)))
-            .map_err(|name| wrong(format!("`{name}` is declared twice")))?;
+        unique("workload", self.workload.iter().map(|w| &w.name)).map_err(wrong)?;
+        let interfaces = &self.network.interface;
+        unique("network.interface", interfaces.iter().map(|i| &i.name)).map_err(wrong)?;
+        let nameservers = self.network.nameservers.unwrap_or_default();
+        let nameservers = nameservers.iter().enumerate().map(|(i, text)| {
+            address(text).map_err(|why| Wrong(format!("network.nameservers.{i}"), why))
+        });
+        let interfaces = self.network.interface.into_iter().enumerate().map(|(i, raw)| {
+            interface(raw).map_err(|wrong| wrong.below(&format!("network.interface.{i}")))
+        });
+        let workloads =
+            self.workload.into_iter().enumerate().map(|(i, raw)| {
+                workload(raw).map_err(|wrong| wrong.below(&format!("workload.{i}")))
+            });
         Ok(HostConfig {
             hostname: self.hostname,
-            nameservers: self
-                .network
-                .nameservers
-                .unwrap_or_default()
-                .iter()
-                .map(|text| address(text).map_err(wrong))
-                .collect::<Result<_, _>>()?,
+            nameservers: nameservers.collect::<Result<_, _>>().map_err(wrong)?,
             search: self.network.search.unwrap_or_default(),
-            interfaces: self
-                .network
-                .interface
-                .into_iter()
-                .map(|raw| interface(raw).map_err(wrong))
-                .collect::<Result<_, _>>()?,
+            interfaces: interfaces.collect::<Result<_, _>>().map_err(wrong)?,
             time_servers: self
                 .time
                 .servers
                 .unwrap_or_else(|| DEFAULT_TIME_SERVERS.map(str::to_owned).to_vec()),
-            update: self.update.validate().map_err(wrong)?,
-            workloads: self
-                .workload
-                .into_iter()
-                .map(|raw| workload(raw).map_err(wrong))
-                .collect::<Result<_, _>>()?,
+            update: self.update.validate().map_err(|(key, why)| wrong(Wrong(key, why)))?,
+            workloads: workloads.collect::<Result<_, _>>().map_err(wrong)?,
         })
+    }
+}
+
+/// Reads and checks one layer by itself; errors tell the place in it.
+pub fn check(file: &str, text: &str) -> Result<HostConfig, InputError> {
+    Raw::parse(file, text)?.validate(file).map_err(|e| e.placed(text))
+}
+
+/// The key that is wrong, and why.
+struct Wrong(String, String);
+
+impl Wrong {
+    fn new(key: &str, why: impl Into<String>) -> Wrong {
+        Wrong(key.to_owned(), why.into())
+    }
+
+    fn below(self, key: &str) -> Wrong {
+        Wrong(format!("{key}.{}", self.0), self.1)
     }
 }
 
@@ -222,11 +236,11 @@ fn merge<T>(below: Vec<T>, above: Vec<T>, name: impl Fn(&T) -> &String) -> Vec<T
     kept.collect::<Vec<_>>().into_iter().chain(above).collect()
 }
 
-fn unique<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), String> {
+fn unique<'a>(key: &str, names: impl Iterator<Item = &'a String>) -> Result<(), Wrong> {
     let mut seen = BTreeSet::new();
-    for name in names {
+    for (i, name) in names.enumerate() {
         if !seen.insert(name) {
-            return Err(name.clone());
+            return Err(Wrong(format!("{key}.{i}.name"), format!("`{name}` is declared twice")));
         }
     }
     Ok(())
@@ -247,26 +261,26 @@ fn address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an IP address"))
 }
 
-fn link(name: &str) -> Result<Link, String> {
+fn link(name: &str) -> Result<Link, Wrong> {
     if name.contains(':') {
         let octets: Vec<u8> =
             name.split(':').filter_map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
         return match <[u8; 6]>::try_from(octets) {
             Ok(mac) if name.split(':').count() == 6 => Ok(Link::Mac(mac)),
-            _ => Err(format!("interface `{name}` is not a MAC address")),
+            _ => Err(Wrong::new("name", format!("`{name}` is not a MAC address"))),
         };
     }
     // IFNAMSIZ is 16 with the final NUL.
     match name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
-        true => Err(format!("interface `{name}` is not an interface name")),
+        true => Err(Wrong::new("name", format!("`{name}` is not an interface name"))),
         false => Ok(Link::Name(name.to_owned())),
     }
 }
 
-fn interface(raw: RawInterface) -> Result<Interface, String> {
+fn interface(raw: RawInterface) -> Result<Interface, Wrong> {
     let link = link(&raw.name)?;
     let mut addresses = Vec::new();
-    for text in raw.address.iter().flatten() {
+    for (i, text) in raw.address.iter().flatten().enumerate() {
         let parsed = text.split_once('/').and_then(|(ip, prefix)| {
             let ip: IpAddr = ip.parse().ok()?;
             let prefix: u8 = prefix.parse().ok()?;
@@ -274,21 +288,25 @@ fn interface(raw: RawInterface) -> Result<Interface, String> {
             (prefix <= most).then_some((ip, prefix))
         });
         addresses.push(parsed.ok_or_else(|| {
-            format!("`{text}` is not an address with a prefix length, as in 192.0.2.10/24")
+            let why =
+                format!("`{text}` is not an address with a prefix length, as in 192.0.2.10/24");
+            Wrong(format!("address.{i}"), why)
         })?);
     }
-    let gateway = raw.gateway.as_deref().map(address).transpose()?;
+    let gateway = raw.gateway.as_deref().map(address).transpose();
+    let gateway = gateway.map_err(|why| Wrong::new("gateway", why))?;
     if let Some(gateway) = gateway
         && !addresses.iter().any(|(ip, prefix)| same_net(*ip, gateway, *prefix))
         && !addresses.is_empty()
     {
-        return Err(format!("gateway {gateway} is in no network of interface `{}`", raw.name));
+        let why = format!("{gateway} is in no network of interface `{}`", raw.name);
+        return Err(Wrong::new("gateway", why));
     }
     let dhcp = raw.dhcp.unwrap_or(addresses.is_empty());
     if let Some(mtu) = raw.mtu
         && !(576..=65535).contains(&mtu)
     {
-        return Err(format!("mtu {mtu} of interface `{}` is not in 576..65535", raw.name));
+        return Err(Wrong::new("mtu", format!("{mtu} is not in 576..65535")));
     }
     Ok(Interface { link, dhcp, addresses, gateway, mtu: raw.mtu })
 }
@@ -302,17 +320,15 @@ fn same_net(ip: IpAddr, other: IpAddr, prefix: u8) -> bool {
     width == other_width && (prefix == 0 || (a ^ b) >> (128 - u32::from(prefix)) == 0)
 }
 
-fn workload(raw: RawWorkload) -> Result<Workload, String> {
+fn workload(raw: RawWorkload) -> Result<Workload, Wrong> {
     // Compose's own rule for project names.
     let mut bytes = raw.name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let rest =
         bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
     if !first || !rest || raw.name.len() > 63 {
-        return Err(format!(
-            "workload name `{}` must be lower-case letters, digits, - and _, at most 63",
-            raw.name
-        ));
+        let why = "must be lower-case letters, digits, - and _, at most 63";
+        return Err(Wrong::new("name", format!("`{}` {why}", raw.name)));
     }
     let source = match (raw.compose, raw.file) {
         (Some(text), None) => WorkloadSource::Inline(text),
@@ -320,10 +336,13 @@ fn workload(raw: RawWorkload) -> Result<Workload, String> {
             WorkloadSource::EspFile(file)
         }
         (None, Some(file)) => {
-            return Err(format!("workload `{}`: file `{file}` leaves the ESP", raw.name));
+            return Err(Wrong::new("file", format!("`{file}` leaves the ESP")));
         }
         _ => {
-            return Err(format!("workload `{}` needs either `compose` or `file`", raw.name));
+            return Err(Wrong::new(
+                "name",
+                format!("`{}` needs either `compose` or `file`", raw.name),
+            ));
         }
     };
     let timeout = raw.timeout.map_or(DEFAULT_WORKLOAD_TIMEOUT, Duration::from_secs);
@@ -340,9 +359,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Result<HostConfig, String> {
-        Raw::parse("host.toml", text)
-            .and_then(|raw| raw.validate("host.toml"))
-            .map_err(|e| e.to_string())
+        check("host.toml", text).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -371,30 +388,44 @@ mod tests {
     #[test]
     fn bad_values_are_named() {
         let cases = [
-            ("hostname = \"-a\"", "hostname `-a` is not a host name"),
-            ("[network]\nnameservers = [\"dns\"]", "`dns` is not an IP address"),
-            ("[[network.interface]]\nname = \"a:b\"", "interface `a:b` is not a MAC address"),
+            ("hostname = \"-a\"", "1:1: hostname: `-a` is not a host name"),
+            (
+                "[network]\nnameservers = [\"1.1.1.1\",\n  \"dns\"]",
+                "3:3: network.nameservers: `dns` is not an IP address",
+            ),
+            (
+                "[[network.interface]]\nname = \"a:b\"",
+                "2:1: network.interface.name: `a:b` is not a MAC address",
+            ),
             (
                 "[[network.interface]]\nname = \"eth0\"\naddress = [\"1.2.3.4\"]",
-                "`1.2.3.4` is not an address with a prefix length, as in 192.0.2.10/24",
+                "3:12: network.interface.address: `1.2.3.4` is not an address with a prefix \
+                 length, as in 192.0.2.10/24",
             ),
             (
                 "[[network.interface]]\nname = \"eth0\"\naddress = [\"192.0.2.1/24\"]\n\
                  gateway = \"198.51.100.1\"",
-                "gateway 198.51.100.1 is in no network of interface `eth0`",
+                "4:1: network.interface.gateway: 198.51.100.1 is in no network of interface `eth0`",
             ),
-            ("[[workload]]\nname = \"a\"", "workload `a` needs either `compose` or `file`"),
+            (
+                "[[network.interface]]\nname = \"eth0\"\nmtu = 1",
+                "3:1: network.interface.mtu: 1 is not in 576..65535",
+            ),
+            (
+                "[[workload]]\nname = \"a\"",
+                "2:1: workload.name: `a` needs either `compose` or `file`",
+            ),
             (
                 "[[workload]]\nname = \"a\"\nfile = \"../x\"",
-                "workload `a`: file `../x` leaves the ESP",
+                "3:1: workload.file: `../x` leaves the ESP",
             ),
             (
                 "[[workload]]\nname = \"a\"\nfile = \"x\"\n[[workload]]\nname = \"a\"\nfile = \"y\"",
-                "`a` is declared twice",
+                "5:1: workload.name: `a` is declared twice",
             ),
         ];
         for (text, expected) in cases {
-            assert_eq!(config(text), Err(format!("host.toml: {expected}")), "{text}");
+            assert_eq!(config(text), Err(format!("host.toml:{expected}")), "{text}");
         }
     }
 

@@ -123,12 +123,25 @@ impl Entry {
 
 /// Number of the entry to write next, given all blocks of the ring in any order.
 pub fn next_number<'a>(blocks: impl Iterator<Item = &'a [u8; BLOCK]>) -> u64 {
-    blocks.filter_map(Entry::decode).map(|entry| entry.number).max().unwrap_or(0) + 1
+    let last = blocks.filter_map(Entry::decode).map(|entry| entry.number).max();
+    last.unwrap_or(0).saturating_add(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_do_not_start_again() {
+        let last = Entry {
+            number: u64::MAX,
+            time: 0,
+            writer: Writer::Picker,
+            slot: None,
+            text: Text::EMPTY,
+        };
+        assert_eq!(next_number([&last.encode()].into_iter()), u64::MAX);
+    }
 
     #[test]
     fn round_trips_and_counts_on() {

@@ -2,6 +2,9 @@
 
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 /// What is wrong with a file that a person wrote, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +13,8 @@ pub struct InputError {
     pub file: String,
     /// Line and column, both from 1, where they are known.
     pub position: Option<(usize, usize)>,
+    /// The key that it is about, with the numbers of list items: `network.interface.0.address.1`.
+    pub key: Option<String>,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
@@ -19,12 +24,26 @@ pub struct InputError {
 impl InputError {
     /// An error about the whole of `file`.
     pub fn new(file: &str, message: impl Into<String>) -> InputError {
-        InputError { file: file.to_owned(), position: None, message: message.into(), hint: None }
+        let message = message.into();
+        InputError { file: file.to_owned(), position: None, key: None, message, hint: None }
+    }
+
+    /// An error about one key of `file`; the message need not repeat its name.
+    pub fn of_key(file: &str, key: impl Into<String>, message: impl fmt::Display) -> InputError {
+        let key = key.into();
+        let message = format!("{}: {message}", without_numbers(&key));
+        InputError { key: Some(key), ..InputError::new(file, message) }
     }
 
     /// The same with a hint.
     pub fn with_hint(self, hint: impl Into<String>) -> InputError {
         InputError { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same with the place of its key in `text`, the content of the file.
+    pub fn placed(self, text: &str) -> InputError {
+        let found = self.key.as_ref().and_then(|key| place(text, key));
+        InputError { position: self.position.or(found), ..self }
     }
 }
 
@@ -45,13 +64,74 @@ impl std::error::Error for InputError {}
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, InputError> {
     toml::from_str(text).map_err(|e| {
         let message = e.message().lines().collect::<Vec<_>>().join(" ");
-        InputError {
-            file: file.to_owned(),
-            position: e.span().map(|span| position(text, span.start)),
-            hint: nearest(&message).map(|key| format!("did you mean `{key}`?")),
-            message,
-        }
+        let hint = nearest(&message).map(|key| format!("did you mean `{key}`?"));
+        let key = e.span().and_then(|span| key_at(text, &span));
+        let message = match &key {
+            // It names the key already.
+            Some(key) if !message.starts_with("unknown field") => {
+                format!("{}: {message}", without_numbers(key))
+            }
+            _ => message,
+        };
+        let position = e.span().map(|span| position(text, span.start));
+        InputError { file: file.to_owned(), position, key, message, hint }
     })
+}
+
+/// `network.interface.address`: a key as a person would write it.
+fn without_numbers(key: &str) -> String {
+    let named = |part: &&str| part.parse::<usize>().is_err();
+    key.split('.').filter(named).collect::<Vec<_>>().join(".")
+}
+
+/// The key whose name or value lies exactly at `span`.
+fn key_at(text: &str, span: &Range<usize>) -> Option<String> {
+    fn within(value: &Spanned<DeValue>, span: &Range<usize>) -> Option<String> {
+        if value.span() == *span {
+            return Some(String::new());
+        }
+        match value.get_ref() {
+            DeValue::Table(table) => table.iter().find_map(|(key, value)| {
+                let below = match key.span() == *span {
+                    true => Some(String::new()),
+                    false => within(value, span),
+                };
+                below.map(|below| format!(".{}{below}", key.get_ref()))
+            }),
+            DeValue::Array(items) => items
+                .iter()
+                .enumerate()
+                .find_map(|(i, item)| within(item, span).map(|below| format!(".{i}{below}"))),
+            _ => None,
+        }
+    }
+    let table = DeTable::parse(text).ok()?;
+    let whole = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+    let found = within(&whole, span)?;
+    found.strip_prefix('.').map(str::to_owned)
+}
+
+/// Line and column of `key`, or of the innermost part of it that is there.
+pub fn place(text: &str, key: &str) -> Option<(usize, usize)> {
+    let table = DeTable::parse(text).ok()?;
+    let mut found = None;
+    let mut here = &DeValue::Table(table.into_inner());
+    for part in key.split('.') {
+        let (at, below) = match here {
+            DeValue::Table(table) => match table.get_key_value(part) {
+                Some((name, value)) => (name.span().start, value),
+                None => break,
+            },
+            DeValue::Array(items) => match part.parse().ok().and_then(|i: usize| items.get(i)) {
+                Some(item) => (item.span().start, item),
+                None => break,
+            },
+            _ => break,
+        };
+        found = Some(position(text, at));
+        here = below.get_ref();
+    }
+    found
 }
 
 /// Line and column, from 1, of byte `at`.
@@ -108,5 +188,27 @@ mod tests {
         let error = parse::<Sample>("host.toml", "memory = \"much\"").unwrap_err();
         assert_eq!(error.position, Some((1, 10)));
         assert_eq!(error.hint, None);
+        assert!(error.to_string().starts_with("host.toml:1:10: memory: invalid type"), "{error}");
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_it_stands() {
+        let text =
+            "a = 1\n[b]\nc = [\n  \"x\",\n  \"y\",\n]\n[[d]]\nname = \"1\"\n[[d]]\n  e.f = 2\n";
+        let cases = [
+            ("a", Some((1, 1))),
+            ("b.c", Some((3, 1))),
+            ("b.c.1", Some((5, 3))),
+            ("d.0.name", Some((8, 1))),
+            ("d.1.e.f", Some((10, 5))),
+            // The innermost that is there.
+            ("b.c.9", Some((3, 1))),
+            ("b.gone", Some((2, 2))),
+            ("gone", None),
+        ];
+        for (key, expected) in cases {
+            assert_eq!(place(text, key), expected, "{key}");
+        }
+        assert_eq!(without_numbers("d.1.e.f"), "d.e.f");
     }
 }

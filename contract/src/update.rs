@@ -183,8 +183,8 @@ impl RawUpdate {
         }
     }
 
-    /// Checks everything. The error says what is wrong.
-    pub fn validate(self) -> Result<Update, String> {
+    /// Checks everything. The error is the key that is wrong, and why.
+    pub fn validate(self) -> Result<Update, (String, String)> {
         let defaults = Update::default();
         let repository = match self.repository {
             None => Vec::new(),
@@ -193,33 +193,30 @@ impl RawUpdate {
         };
         let channel = self.channel.unwrap_or(defaults.channel);
         if !is_channel_name(&channel) {
-            return Err(format!(
-                "update.channel `{channel}` is not lower-case letters, digits and hyphens"
-            ));
+            let why = format!("`{channel}` is not lower-case letters, digits and hyphens");
+            return Err(wrong("channel", why));
         }
         if let Some(root) = &self.root
             && root.split('/').any(|part| part.is_empty() || part == "..")
         {
-            return Err(format!("update.root `{root}` leaves the ESP"));
+            return Err(wrong("root", format!("`{root}` leaves the ESP")));
         }
-        let windows = self.window.unwrap_or_default();
-        let windows = windows.into_iter().map(window).collect::<Result<Vec<_>, _>>()?;
+        let windows = self.window.unwrap_or_default().into_iter().enumerate();
+        let windows = windows.map(|(i, raw)| window(i, raw)).collect::<Result<Vec<_>, _>>()?;
         let reboot = match (self.reboot.as_deref(), windows.is_empty()) {
             (Some("immediate"), true) | (None, true) => Reboot::Immediate,
             (Some("manual"), true) => Reboot::Manual,
             (Some("window") | None, false) => Reboot::Window(windows),
             (Some("window"), true) => {
-                return Err("update.reboot is `window`, and there is no [[update.window]]".into());
+                return Err(wrong("reboot", "is `window`, and there is no [[update.window]]"));
             }
             (Some(other @ ("immediate" | "manual")), false) => {
-                return Err(format!(
-                    "update.reboot is `{other}`: no [[update.window]] counts then"
-                ));
+                let why = format!("is `{other}`: no [[update.window]] counts then");
+                return Err(wrong("reboot", why));
             }
             (Some(other), _) => {
-                return Err(format!(
-                    "update.reboot `{other}` is none of `immediate`, `window`, `manual`"
-                ));
+                let why = format!("`{other}` is none of `immediate`, `window`, `manual`");
+                return Err(wrong("reboot", why));
             }
         };
         let full = match self.full.as_deref() {
@@ -228,20 +225,13 @@ impl RawUpdate {
             Some("never") => Full::Never,
             Some("always") => Full::Always,
             Some(other) => {
-                return Err(format!(
-                    "update.full `{other}` is none of `allowed`, `never`, `always`"
-                ));
+                let why = format!("`{other}` is none of `allowed`, `never`, `always`");
+                return Err(wrong("full", why));
             }
-        };
-        let within = |name: &str, value: Option<u64>, least: u64, most: u64| match value {
-            Some(value) if !(least..=most).contains(&value) => {
-                Err(format!("update.{name} {value} is not in {least}..{most}"))
-            }
-            value => Ok(value),
         };
         const DAY: u64 = 24 * 3600;
         let seconds = Duration::from_secs;
-        let tries = within("tries", self.tries.map(u64::from), 1, 10)?.unwrap_or(3);
+        let tries = within("tries", self.tries.map(u64::from), 1, 10)?;
         let interval = within("interval", self.interval, 5, 30 * DAY)?.map(seconds);
         let soak = within("soak", self.soak, 0, DAY)?.map(seconds);
         let scrub = within("scrub", self.scrub, 0, 365)?.map(|days| seconds(days * DAY));
@@ -252,12 +242,12 @@ impl RawUpdate {
             reboot,
             interval: interval.unwrap_or(defaults.interval),
             trial: Trial {
-                tries: tries as u8,
+                tries: tries.map_or(defaults.trial.tries, |tries| tries as u8),
                 deadline: within("deadline", self.deadline, 30, DAY)?.map(seconds),
                 soak: soak.unwrap_or(defaults.trial.soak),
             },
             bandwidth: within("bandwidth", self.bandwidth, 1024, u64::MAX)?,
-            proxy: self.proxy.map(|proxy| checked("update.proxy", proxy)).transpose()?,
+            proxy: self.proxy.map(|proxy| checked("proxy", proxy)).transpose()?,
             full,
             scrub: scrub.or(defaults.scrub).filter(|every| !every.is_zero()),
             hardware: self.hardware,
@@ -265,23 +255,45 @@ impl RawUpdate {
     }
 }
 
-fn address(text: String) -> Result<String, String> {
-    let text = checked("update.repository", text)?;
+/// What is wrong with a key of `[update]`.
+fn wrong(key: &str, why: impl Into<String>) -> (String, String) {
+    (format!("update.{key}"), why.into())
+}
+
+fn within(
+    key: &str,
+    value: Option<u64>,
+    least: u64,
+    most: u64,
+) -> Result<Option<u64>, (String, String)> {
+    match value {
+        Some(value) if !(least..=most).contains(&value) => {
+            Err(wrong(key, format!("{value} is not in {least}..{most}")))
+        }
+        value => Ok(value),
+    }
+}
+
+fn address(text: String) -> Result<String, (String, String)> {
+    let text = checked("repository", text)?;
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-fn checked(key: &str, text: String) -> Result<String, String> {
+fn checked(key: &str, text: String) -> Result<String, (String, String)> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let host = rest.map(|rest| rest.split('/').next().unwrap_or_default());
     let good = host.is_some_and(|host| !host.is_empty())
         && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c));
     match good {
         true => Ok(text),
-        false => Err(format!("{key} `{text}` is not an address as in https://updates.example.org")),
+        false => {
+            let why = format!("`{text}` is not an address as in https://updates.example.org");
+            Err(wrong(key, why))
+        }
     }
 }
 
-fn window(raw: RawWindow) -> Result<Window, String> {
+fn window(number: usize, raw: RawWindow) -> Result<Window, (String, String)> {
     let minutes = |text: &str| {
         let (hours, minutes) = text.split_once(':')?;
         let digits = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
@@ -291,13 +303,16 @@ fn window(raw: RawWindow) -> Result<Window, String> {
         };
         (h < 24 && m < 60).then_some(h * 60 + m)
     };
-    let time = |key: &str, text: &str| {
-        minutes(text).ok_or(format!("update.window.{key} `{text}` is not a time as in 02:30"))
+    let key = |key: &str| format!("window.{number}.{key}");
+    let time = |name: &str, text: &str| {
+        let why = || format!("`{text}` is not a time as in 02:30");
+        minutes(text).ok_or_else(|| wrong(&key(name), why()))
     };
     let mut days = [raw.days.is_none(); 7];
     for day in raw.days.iter().flatten() {
         let Some(number) = DAYS.iter().position(|known| known == day) else {
-            return Err(format!("update.window.days `{day}` is none of {}", DAYS.join(", ")));
+            let why = format!("`{day}` is none of {}", DAYS.join(", "));
+            return Err(wrong(&key("days"), why));
         };
         days[number] = true;
     }
@@ -312,7 +327,7 @@ mod tests {
 
     fn update(text: &str) -> Result<Update, String> {
         let raw: RawUpdate = toml_input::parse("x", text).map_err(|e| e.message)?;
-        raw.validate()
+        raw.validate().map_err(|(key, why)| format!("{key}: {why}"))
     }
 
     #[test]
@@ -343,19 +358,19 @@ mod tests {
     #[test]
     fn bad_values_are_named() {
         let cases = [
-            ("repository = \"updates.example\"", "update.repository `updates.example` is not"),
-            ("repository = \"https:///x\"", "update.repository `https:///x` is not"),
-            ("channel = \"a/b\"", "update.channel `a/b`"),
-            ("root = \"../x\"", "update.root `../x` leaves the ESP"),
-            ("reboot = \"later\"", "update.reboot `later` is none of"),
+            ("repository = \"updates.example\"", "update.repository: `updates.example` is not"),
+            ("repository = \"https:///x\"", "update.repository: `https:///x` is not"),
+            ("channel = \"a/b\"", "update.channel: `a/b`"),
+            ("root = \"../x\"", "update.root: `../x` leaves the ESP"),
+            ("reboot = \"later\"", "update.reboot: `later` is none of"),
             ("reboot = \"window\"", "there is no [[update.window]]"),
             ("reboot = \"manual\"\n[[window]]\nfrom=\"01:00\"\nto=\"02:00\"", "no [[update.window"),
-            ("[[window]]\nfrom=\"24:00\"\nto=\"02:00\"", "update.window.from `24:00`"),
-            ("[[window]]\nfrom=\"1:00\"\nto=\"02:00\"", "update.window.from `1:00`"),
+            ("[[window]]\nfrom=\"24:00\"\nto=\"02:00\"", "update.window.0.from: `24:00`"),
+            ("[[window]]\nfrom=\"1:00\"\nto=\"02:00\"", "update.window.0.from: `1:00`"),
             ("[[window]]\nfrom=\"01:00\"\nto=\"02:00\"\ndays=[\"Monday\"]", "`Monday` is none of"),
-            ("tries = 0", "update.tries 0 is not in 1..10"),
-            ("interval = 1", "update.interval 1 is not in"),
-            ("full = \"yes\"", "update.full `yes`"),
+            ("tries = 0", "update.tries: 0 is not in 1..10"),
+            ("interval = 1", "update.interval: 1 is not in"),
+            ("full = \"yes\"", "update.full: `yes`"),
         ];
         for (text, expected) in cases {
             let error = update(text).expect_err(text);

@@ -91,6 +91,7 @@ pub fn build(
     options: &Options,
 ) -> Result<Built> {
     let mut clock = Clock { last: Instant::now(), timings: Vec::new() };
+    make_folder(&options.output)?;
     let request = request(definition);
     let resolved = match &options.locking {
         Locking::Ignore => debian::resolve(cache, mirrors, &request, options.network)?,
@@ -109,6 +110,7 @@ pub fn build(
         return Ok(Built { image, manifest, changed: false, dropped: Vec::new(), timings });
     }
 
+    let _claim = cache.claim(&image)?;
     let packages = debian::obtain(cache, mirrors, &resolved.packages, options.network)?;
     clock.lap("packages");
     let mut root = root::compose(definition, &packages, programs, &preloads)?;
@@ -128,7 +130,6 @@ pub fn build(
     let initramfs = initramfs::write(&plan, &root.tree, &programs.init, epoch)?;
     clock.lap("kernel");
 
-    std::fs::create_dir_all(&options.output).map_err(Error::io("create", &options.output))?;
     let esp_files = fat::Files::from([(HOST_CONFIG_PATH.to_owned(), HOST_TOML.into())]);
     let kernel = root.kernel.read_all()?;
     let written = disk::write(
@@ -171,6 +172,17 @@ pub fn build(
     remember(cache, &inputs, &image)?;
     clock.lap("manifest");
     Ok(Built { image, manifest, changed: true, dropped: root.dropped, timings: clock.timings })
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    use std::io::ErrorKind::{AlreadyExists, NotADirectory};
+    match std::fs::create_dir_all(folder) {
+        Err(e) if matches!(e.kind(), AlreadyExists | NotADirectory) => {
+            Err(Error::refused(format!("{} is not a folder", folder.display()))
+                .with_hint("-o names the folder that the image and the files beside it go to"))
+        }
+        other => other.map_err(Error::io("create", folder)),
+    }
 }
 
 /// Writes the lock file of `definition`; returns the number of packages in it.

@@ -2,15 +2,21 @@
 //!
 //! Every file appears whole, by rename, so several `berth` may run at once and any may be killed.
 //! Nothing is flushed: after a power cut a file may be damaged, and everything read from here is
-//! checked by its reader. It is always safe to delete the cache.
+//! checked by its reader. It is always safe to delete the cache while no `berth` runs, and
+//! [`Cache::clean`] makes sure of that.
+
+mod clean;
 
 use crate::{Error, Result};
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+
+pub use clean::{Count, Usage};
 
 /// A SHA-256.
 pub type Digest = [u8; 32];
@@ -45,7 +51,16 @@ pub fn key(parts: &[&[u8]]) -> Digest {
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
+    /// Held shared by who uses the cache, alone by who cleans it.
+    lock: Arc<File>,
 }
+
+/// The lock's name, below the root.
+const LOCK: &str = "lock";
+/// Where files are written before they get their names.
+const TMP: &str = "tmp";
+/// What a killed process left there goes after this long, if others are always at work.
+const STALE: Duration = Duration::from_secs(24 * 3600);
 
 impl Cache {
     /// The cache at `path`, else at `$XDG_CACHE_HOME/berth`, else at `$HOME/.cache/berth`.
@@ -54,11 +69,35 @@ impl Cache {
             Some(path) => path.to_owned(),
             None => default_root(|name| std::env::var_os(name).map(PathBuf::from))?,
         };
-        let cache = Cache { root };
-        let temporary = cache.root.join("tmp");
+        let temporary = root.join(TMP);
         fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
-        sweep(&temporary);
-        Ok(cache)
+        let lock = open_lock(&root.join(LOCK))?;
+        // What lies there while nobody else is at work was left by one that was killed.
+        let alone = lock.try_lock().is_ok();
+        sweep(&temporary, if alone { Duration::ZERO } else { STALE });
+        lock.lock_shared().map_err(Error::io("lock", root.join(LOCK)))?;
+        // Unless somebody cleaned in between.
+        fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
+        Ok(Cache { root, lock: Arc::new(lock) })
+    }
+
+    /// Keeps other processes that use this cache from writing the same file, until the claim is
+    /// dropped.
+    pub fn claim(&self, file: &Path) -> Result<File> {
+        let absolute =
+            fs::canonicalize(file.parent().filter(|p| *p != "").unwrap_or(Path::new(".")));
+        let folder = absolute.map_err(Error::io("find", file))?;
+        let name = file.file_name().unwrap_or_default();
+        let place = folder.join(name).into_os_string().into_encoded_bytes();
+        let path = self.derived("claims", &key(&[&place]));
+        let above = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(above).map_err(Error::io("create", above))?;
+        let claim = open_lock(&path)?;
+        match claim.try_lock() {
+            Ok(()) => Ok(claim),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy { what: file.display().to_string() }),
+            Err(TryLockError::Error(e)) => Err(Error::io("lock", &path)(e)),
+        }
     }
 
     /// Where it lies.
@@ -92,7 +131,7 @@ impl Cache {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let target = target.into();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join("tmp").join(format!("{}-{number}", std::process::id()));
+        let path = self.root.join(TMP).join(format!("{}-{number}", std::process::id()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         Ok(Pending { file: file.map_err(Error::io("create", &path))?, path, target })
     }
@@ -134,12 +173,19 @@ fn default_root(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
         })
 }
 
-/// Takes away what killed processes left behind. Not being able to is no reason to fail.
-fn sweep(temporary: &Path) {
-    let long_ago = SystemTime::now() - Duration::from_secs(24 * 3600);
+fn open_lock(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    let open = options.read(true).write(true).create(true).truncate(false).open(path);
+    open.map_err(Error::io("create", path))
+}
+
+/// Takes away what killed processes left behind this long ago. Not being able to is no reason to
+/// fail.
+fn sweep(temporary: &Path, age: Duration) {
+    let long_ago = SystemTime::now() - age;
     for entry in fs::read_dir(temporary).into_iter().flatten().flatten() {
         let modified = entry.metadata().and_then(|m| m.modified());
-        if modified.is_ok_and(|at| at < long_ago) {
+        if modified.is_ok_and(|at| at <= long_ago) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -275,6 +321,30 @@ mod tests {
         pending.commit().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"whole");
         assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_when_nobody_is_at_work() {
+        let (folder, cache) = cache();
+        let left = cache.root().join(TMP).join("1-0");
+        fs::write(&left, "half").unwrap();
+        let other = Cache::open(Some(folder.path())).unwrap();
+        assert!(left.exists(), "it may be in use");
+        drop((cache, other));
+        Cache::open(Some(folder.path())).unwrap();
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn one_file_is_claimed_once() {
+        let (folder, cache) = cache();
+        let path = folder.path().join("x");
+        let claim = cache.claim(&path).unwrap();
+        assert!(cache.claim(&folder.path().join("y")).is_ok());
+        let refused = cache.claim(&folder.path().join("./x")).unwrap_err();
+        assert!(matches!(refused, Error::Busy { .. }), "{refused}");
+        drop(claim);
+        cache.claim(&path).unwrap();
     }
 
     #[test]

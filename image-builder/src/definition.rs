@@ -4,12 +4,13 @@
 
 mod update;
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::written::Written;
 use contract::gpt::SECTOR_SIZES;
 use contract::host_config;
 use contract::layout::Partition;
 use contract::layout::Slot;
-use contract::toml_input::{self, InputError};
+use contract::toml_input::InputError;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use update::RawUpdate;
@@ -233,94 +234,56 @@ impl Definition {
     /// Reads the definition in `path`. `sets` are `KEY=VALUE` from the command line: the value is
     /// TOML where the key does not hold text, or else text; keys may be dotted.
     pub fn read(path: &Path, sets: &[String]) -> Result<Definition> {
-        let file = path.display().to_string();
-        let raw: Raw = read_toml(path, sets)?;
-        let base = path.parent().unwrap_or(Path::new("."));
-        Ok(raw.validate(&file, base)?)
+        Definition::of(&Written::read(path, sets)?, path.parent().unwrap_or(Path::new(".")))
     }
-}
 
-/// Reads a TOML file that a person wrote, with `KEY=VALUE` settings over it.
-pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    // The file alone first, so that its mistakes are shown at their place. Settings may supply
-    // what it leaves out, and then only their combination counts.
-    if sets.is_empty() {
-        return Ok(toml_input::parse(&file, &text)?);
+    /// Reads `text`, the content of `file`; paths in it start from `base`.
+    pub fn from_text(file: &str, text: &str, sets: &[String], base: &Path) -> Result<Definition> {
+        let (file, text, sets) = (file.to_owned(), text.to_owned(), sets.to_vec());
+        Definition::of(&Written { file, text, sets }, base)
     }
-    let mut table: toml::Table = toml_input::parse(&file, &text)?;
-    for set in sets {
-        apply(&mut table, set)?;
-    }
-    let merged =
-        toml::to_string(&table).map_err(|e| Error::refused(format!("{file} with --set: {e}")))?;
-    toml_input::parse(&file, &merged).map_err(|e| {
-        // Line numbers of the merged text would mislead.
-        let e = InputError { position: None, file: format!("{file} with --set"), ..e };
-        Error::from(e)
-    })
-}
 
-fn apply(table: &mut toml::Table, set: &str) -> Result<()> {
-    let (key, value) = set.split_once('=').ok_or_else(|| {
-        Error::refused(format!("--set {set}: not KEY=VALUE")).with_hint("as in --set version=1.2.3")
-    })?;
-    let mut parts: Vec<&str> = key.trim().split('.').collect();
-    let last = parts.pop().unwrap_or_default();
-    let mut here = table;
-    for part in parts {
-        let below = here.entry(part).or_insert_with(|| toml::Table::new().into());
-        here = below
-            .as_table_mut()
-            .ok_or_else(|| Error::refused(format!("--set {set}: `{part}` is not a table")))?;
+    fn of(written: &Written, base: &Path) -> Result<Definition> {
+        let raw: Raw = written.parse()?;
+        Ok(raw.validate(&written.file, base).map_err(|e| written.place(e))?)
     }
-    // What is text now stays text: a version of 2.0 is not a number.
-    let parsed = match here.get(last) {
-        Some(toml::Value::String(_)) => None,
-        _ => format!("value = {value}").parse::<toml::Table>().ok(),
-    };
-    let value = parsed
-        .and_then(|mut t| t.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.trim_matches('"').to_owned()));
-    here.insert(last.to_owned(), value);
-    Ok(())
 }
 
 impl Raw {
     fn validate(self, file: &str, base: &Path) -> Result<Definition, InputError> {
-        let wrong = |message: String| InputError::new(file, message);
+        let wrong = |key: &str, why: String| InputError::of_key(file, key, why);
         for (key, value) in [("name", &self.name), ("version", &self.version)] {
             if !is_name(value) {
-                return Err(wrong(format!("{key} `{value}` cannot be part of a file name"))
+                return Err(wrong(key, format!("`{value}` cannot be part of a file name"))
                     .with_hint("letters, digits and . _ + ~ -, starting with a letter or digit"));
             }
         }
         if self.version.len() > 64 {
-            return Err(wrong(format!("version `{}` is longer than 64 bytes", self.version)));
+            return Err(wrong("version", format!("`{}` is longer than 64 bytes", self.version)));
         }
-        for argument in &self.kernel_arguments {
+        for (i, argument) in self.kernel_arguments.iter().enumerate() {
             if argument.contains(char::is_whitespace) || argument.starts_with("berth.") {
-                return Err(wrong(format!("kernel argument `{argument}` is not allowed"))
+                let why = format!("`{argument}` is not allowed");
+                return Err(wrong(&format!("kernel-arguments.{i}"), why)
                     .with_hint("one argument a string; those that start with berth. are ours"));
             }
         }
         let mut sizes = Sizes::default();
         for (key, text, size) in [
-            ("esp", &self.partitions.esp, &mut sizes.esp),
-            ("boot", &self.partitions.boot, &mut sizes.boot),
-            ("root", &self.partitions.root, &mut sizes.root),
-            ("verity", &self.partitions.verity, &mut sizes.verity),
-            ("data", &self.partitions.data, &mut sizes.data),
+            ("partitions.esp", &self.partitions.esp, &mut sizes.esp),
+            ("partitions.boot", &self.partitions.boot, &mut sizes.boot),
+            ("partitions.root", &self.partitions.root, &mut sizes.root),
+            ("partitions.verity", &self.partitions.verity, &mut sizes.verity),
+            ("partitions.data", &self.partitions.data, &mut sizes.data),
         ] {
             if let Some(text) = text {
-                *size = parse_size(text)
-                    .map_err(|why| wrong(format!("partitions.{key} `{text}`: {why}")))?;
+                *size = parse_size(text).map_err(|why| wrong(key, format!("`{text}` is {why}")))?;
             }
         }
         let sector_size = self.partitions.sector_size.unwrap_or(SECTOR_SIZES[0]);
         if !SECTOR_SIZES.contains(&sector_size) {
-            return Err(wrong(format!("partitions.sector-size {sector_size}: not 512 or 4096")));
+            let why = format!("{sector_size} is neither 512 nor 4096");
+            return Err(wrong("partitions.sector-size", why));
         }
         let host_config = match self.host_config {
             None => None,
@@ -328,20 +291,22 @@ impl Raw {
                 let path = base.join(path);
                 let shown = path.display().to_string();
                 let text = std::fs::read_to_string(&path)
-                    .map_err(|e| wrong(format!("host-config {shown}: {e}")))?;
-                host_config::Raw::parse(&shown, &text)?.validate(&shown)?;
+                    .map_err(|e| wrong("host-config", format!("{shown}: {e}")))?;
+                host_config::check(&shown, &text)?;
                 Some(text)
             }
         };
         let host_config = self.update.in_host_config(file, host_config)?;
         let update_root = self.update.root(file, base)?;
+        let images: Vec<PathBuf> = self.images.iter().map(|path| base.join(path)).collect();
+        if let Some(i) = images.iter().position(|path| !path.is_file()) {
+            let why = format!("there is no file {}", images[i].display());
+            return Err(wrong(&format!("images.{i}"), why));
+        }
+        let files = RawFile::validate_all(self.file, base);
         Ok(Definition {
-            files: self
-                .file
-                .into_iter()
-                .map(|raw| raw.validate(base).map_err(wrong))
-                .collect::<Result<_, _>>()?,
-            images: self.images.iter().map(|path| base.join(path)).collect(),
+            files: files.map_err(|(key, why)| wrong(&key, why))?,
+            images,
             name: self.name,
             version: self.version,
             suite: self.suite,
@@ -362,29 +327,53 @@ impl Raw {
 }
 
 impl RawFile {
-    /// `base` is the folder that relative sources start from.
-    pub(crate) fn validate(self, base: &Path) -> Result<ExtraFile, String> {
+    /// Checks all `[[file]]`. `base` is the folder that relative sources start from. An error is the
+    /// key that is wrong, and why.
+    pub(crate) fn validate_all(
+        files: Vec<RawFile>,
+        base: &Path,
+    ) -> Result<Vec<ExtraFile>, (String, String)> {
+        let mut valid = Vec::new();
+        for (i, file) in files.into_iter().enumerate() {
+            for path in with_names(&file.path) {
+                let one = RawFile { path, ..file.clone() };
+                valid.push(
+                    one.validate(base).map_err(|(key, why)| (format!("file.{i}.{key}"), why))?,
+                );
+            }
+        }
+        Ok(valid)
+    }
+
+    fn validate(self, base: &Path) -> Result<ExtraFile, (&'static str, String)> {
+        let wrong = |key: &'static str, why: String| Err((key, why));
         let shown = &self.path;
         let Some(path) = shown.strip_prefix('/') else {
-            return Err(format!("file `{shown}` is not an absolute path"));
+            return wrong("path", format!("`{shown}` is not an absolute path"));
         };
         let (path, is_directory) = match path.strip_suffix('/') {
             Some(path) => (path, true),
             None => (path, false),
         };
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
-            return Err(format!("file `{shown}` is not a plain path"));
+            return wrong("path", format!("`{shown}` is not a plain path"));
         }
         let content = match (self.source, self.content, self.link) {
-            (Some(source), None, None) => ExtraContent::Source(base.join(source)),
+            (Some(source), None, None) => match base.join(source) {
+                source if source.is_file() => ExtraContent::Source(source),
+                source => return wrong("source", format!("there is no file {}", source.display())),
+            },
             (None, Some(text), None) => ExtraContent::Text(text),
             (None, None, Some(target)) => ExtraContent::Link(target),
             (None, None, None) if is_directory => ExtraContent::Directory,
             _ => {
-                return Err(format!(
-                    "file `{shown}` needs one of `source`, `content` and `link`, \
-                     or a path that ends with a slash for a directory"
-                ));
+                return wrong(
+                    "path",
+                    format!(
+                        "`{shown}` needs one of `source`, `content` and `link`, \
+                         or a slash at its end for a directory"
+                    ),
+                );
             }
         };
         let mode = match &self.mode {
@@ -392,10 +381,24 @@ impl RawFile {
             None => 0o644,
             Some(text) => match u16::from_str_radix(text, 8) {
                 Ok(mode) if mode <= 0o7777 => mode,
-                _ => return Err(format!("file `{shown}`: mode `{text}` is not octal")),
+                _ => return wrong("mode", format!("`{text}` is not octal")),
             },
         };
         Ok(ExtraFile { path: path.to_owned(), content, mode, uid: self.uid, gid: self.gid })
+    }
+}
+
+/// The paths that one with a list of names stands for: `/bin/{cp,mv}` is `/bin/cp` and `/bin/mv`.
+fn with_names(path: &str) -> Vec<String> {
+    let parts = path.split_once('{').and_then(|(before, rest)| {
+        let (names, after) = rest.split_once('}')?;
+        Some((before, names, after))
+    });
+    match parts {
+        Some((before, names, after)) => {
+            names.split(',').map(|name| format!("{before}{}{after}", name.trim())).collect()
+        }
+        None => vec![path.to_owned()],
     }
 }
 
@@ -413,7 +416,7 @@ fn parse_size(text: &str) -> Result<u64, &'static str> {
     let unit = match unit {
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        _ => return Err("not a size like 300MiB or 2GiB"),
+        _ => return Err("no size like 300MiB or 2GiB"),
     };
     let size = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
     match size {
@@ -464,23 +467,55 @@ mod tests {
             ("name = 1", "/x.toml:5:1: duplicate key"),
             (
                 "[partitions]\nroot = \"2\"",
-                "/x.toml: partitions.root `2`: not a size like 300MiB or 2GiB",
+                "/x.toml:6:1: partitions.root: `2` is no size like 300MiB or 2GiB",
             ),
             (
-                "[partitions]\nsector-size = 1024",
-                "/x.toml: partitions.sector-size 1024: not 512 or 4096",
+                (
+                    "[partitions]\nsector-size = 1024",
+                    "/x.toml:6:1: partitions.sector-size: 1024 is neither 512 nor 4096",
+                ),
+                "[[file]]\npath = \"etc/x\"",
+                "/x.toml:6:1: file.path: `etc/x` is not an absolute path",
             ),
-            ("[[file]]\npath = \"etc/x\"", "/x.toml: file `etc/x` is not an absolute path"),
-            ("[[file]]\npath = \"/etc/x\"", "/x.toml: file `/etc/x` needs one of"),
+            ("[[file]]\npath = \"/etc/x\"", "/x.toml:6:1: file.path: `/etc/x` needs one of"),
             (
                 "kernel-arguments = [\"berth.x\"]",
-                "/x.toml: kernel argument `berth.x` is not allowed",
+                "/x.toml:5:21: kernel-arguments: `berth.x` is not allowed",
             ),
+            ("images = [\"y.tar\"]", "/x.toml:5:11: images: there is no file /y.tar"),
+            ("drop = 3", "/x.toml:5:8: drop: invalid type: integer `3`, expected a sequence"),
         ];
         for (text, expected) in cases {
             let error = read(&format!("{SMALL}{text}"), &[]).unwrap_err();
             assert!(error.starts_with(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn mistakes_in_settings_are_named_with_the_setting() {
+        let text = format!("{SMALL}drop = [3]\n");
+        let cases = [
+            (&["packages=3"][..], SMALL, "--set packages=3: packages: invalid type: integer `3`"),
+            (&["pakages=[]"], SMALL, "--set pakages=[]: unknown field `pakages`"),
+            (&["partitions.rot=1GiB"], SMALL, "--set partitions.rot=1GiB: unknown field `rot`"),
+            (&["name=x", "name=/"], SMALL, "--set name=/: name: `/` cannot be part"),
+            // The file's own stay in the file.
+            (&["version=2"], &text, "/x.toml:5:9: drop: invalid type: integer `3`"),
+        ];
+        for (sets, text, expected) in cases {
+            let error = read(text, sets).unwrap_err();
+            assert!(error.starts_with(expected), "{sets:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_path_may_hold_a_list_of_names() {
+        let file = "[[file]]\npath = \"/usr/bin/{ls, [,cp}\"\nlink = \"busybox\"";
+        let files = read(&format!("{SMALL}{file}"), &[]).expect("valid").files;
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["usr/bin/ls", "usr/bin/[", "usr/bin/cp"]);
+        let error = read(&format!("{SMALL}{}", file.replace("cp", "")), &[]).unwrap_err();
+        assert!(error.contains("file.path"), "{error}");
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
+    /// Another `berth` is at it.
+    #[error("another berth uses {what}")]
+    Busy {
+        /// The file or folder.
+        what: String,
+    },
     /// Something that was fetched or read is not what it has to be: signature, digest, format.
     #[error("{what}")]
     Corrupt {
@@ -59,6 +65,20 @@ pub enum Error {
     /// The virtual machine.
     #[error(transparent)]
     Qemu(#[from] qemu::Error),
+}
+
+/// Reads a text that a person named on the command line; `kind` says what it should be.
+pub fn read_input(kind: &str, path: &Path) -> Result<String> {
+    let shown = path.display();
+    std::fs::read_to_string(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::refused(format!("there is no {kind} {shown}"))
+            .with_hint("examples are in the folder configs of the Berth sources"),
+        io::ErrorKind::IsADirectory => Error::refused(format!("{shown} is a folder"))
+            .with_hint(format!("name the {kind}, a TOML file")),
+        io::ErrorKind::InvalidData => Error::refused(format!("{shown} is not UTF-8 text"))
+            .with_hint(format!("name the {kind}, a TOML file")),
+        _ => Error::io("read", path)(e),
+    })
 }
 
 impl Error {
@@ -100,6 +120,7 @@ impl Error {
                  filesystem that holds large files"
                     .into(),
             ),
+            Error::Busy { .. } => Some("wait until it has ended, or choose another place".into()),
             Error::Fetch { .. } => {
                 Some("check the network, name a mirror with --mirror, or use --offline".into())
             }
@@ -114,6 +135,7 @@ impl Error {
             Error::Input(_)
             | Error::Refused { .. }
             | Error::Qemu(qemu::Error::NotAnImage { .. }) => ExitCode::BadInput,
+            Error::Busy { .. } => ExitCode::Nothing,
             _ => ExitCode::Failed,
         }
     }

@@ -18,6 +18,7 @@ pub mod guest;
 pub mod image;
 pub mod inspect;
 pub mod kernel;
+pub mod new_file;
 pub mod output;
 pub mod prune;
 pub mod release;
@@ -25,5 +26,6 @@ pub mod root;
 pub mod tools;
 pub mod tree;
 mod tree_export;
+mod written;
 
 pub use error::{Error, Result};

@@ -107,8 +107,7 @@ impl Tools<'_> {
         parts.extend(set.assume);
         let asked = key(&parts.iter().map(|part| part.as_bytes()).collect::<Vec<_>>());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let fresh =
-            |kept: &Kept| self.network == Network::Offline || now.abs_diff(kept.asked_at) < FRESH;
+        let fresh = |kept: &Kept| self.network.is_offline() || now.abs_diff(kept.asked_at) < FRESH;
         let before = Kept::read(self.cache, &asked)?;
         if let Some((_, exported)) = before.clone().filter(|(kept, _)| fresh(kept)) {
             return Ok(exported);

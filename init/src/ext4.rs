@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 /// Bytes at the start of a partition that have to be zero for it to count as empty. Partition
 /// tables, volume managers, RAID and every filesystem leave something there.
 const LOOKED_AT: u64 = 1 << 20;
-const PIECE: usize = 16 << 10;
+/// Bytes that are looked at at once.
+pub const PIECE: usize = 16 << 10;
 
 /// What lies in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Content {
 }
 
 /// Layout: the kernel's documentation of ext4, "Super Block".
-fn superblock(start: &[u8; PIECE]) -> Option<Content> {
+pub fn superblock(start: &[u8; PIECE]) -> Option<Content> {
     let block = &start[1024..2048];
     let u32_at = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| block[at + i]));
     if u16::from_le_bytes([block[0x38], block[0x39]]) != 0xef53 {

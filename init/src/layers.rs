@@ -1,6 +1,6 @@
 //! Which host configuration counts, when what a person wrote may be wrong.
 
-use contract::host_config::{HostConfig, Raw, WorkloadSource};
+use contract::host_config::{self, HostConfig, Raw, WorkloadSource};
 use contract::toml_input::InputError;
 use std::collections::BTreeMap;
 
@@ -81,7 +81,11 @@ fn merge(image: Option<&Layer>, told: &Told) -> Result<HostConfig, InputError> {
     }
     let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
     let name = if names.is_empty() { "host configuration".to_owned() } else { names.join(" + ") };
-    let config = merged.validate(&name)?;
+    let config = merged.validate(&name).map_err(|error| {
+        // Where one layer by itself is wrong, its name and the place in it say more.
+        let alone = |layer: &&Layer| host_config::check(&layer.name, &layer.text).err();
+        layers.iter().rev().find_map(alone).unwrap_or(error)
+    })?;
     for workload in &config.workloads {
         if let WorkloadSource::EspFile(path) = &workload.source
             && !told.files.contains_key(path.as_str())

@@ -326,7 +326,10 @@ fn copy_writable(from: &Path, to: &Path) -> Result<()> {
 /// the sector size that its partition table is made for.
 pub(crate) fn check_image(path: &Path) -> Result<u32> {
     let refused = |why| Err(Error::NotAnImage { path: path.to_owned(), why });
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let mut file = match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return refused("there is no such file"),
+        other => other.map_err(Error::io("read", path))?,
+    };
     let kind = file.metadata().map_err(Error::io("read", path))?.file_type();
     if kind.is_dir() {
         return refused("it is a folder");

@@ -3,7 +3,7 @@
 use clap::Args;
 use contract::host_config;
 use image_builder::definition::Definition;
-use image_builder::error::{Error, ExitCode, Result};
+use image_builder::error::{ExitCode, Result, read_input};
 use std::path::PathBuf;
 
 /// Check a host configuration, or an image definition, with the parser that the host uses
@@ -22,8 +22,7 @@ pub fn check(args: CheckArgs) -> Result<ExitCode> {
     if args.definition {
         Definition::read(&args.file, &[])?;
     } else {
-        let text = std::fs::read_to_string(&args.file).map_err(Error::io("read", &args.file))?;
-        host_config::Raw::parse(&shown, &text)?.validate(&shown)?;
+        host_config::check(&shown, &read_input("host configuration", &args.file)?)?;
     }
     println!("{shown}: fine");
     Ok(ExitCode::Done)

@@ -1,19 +1,23 @@
 //! Arguments and what they call.
 
-mod build;
+mod cache;
 mod check;
 mod container;
+mod image;
 mod inspect;
 mod keys;
 mod release;
 mod run;
 
 use clap::{Args, Parser, Subcommand};
+use image_builder::build::{self, Built, Locking, Options};
 use image_builder::cache::Cache;
 use image_builder::debian::{Mirrors, Network};
+use image_builder::definition::Definition;
 use image_builder::error::{Error, ExitCode, Result};
+use image_builder::guest::Programs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Builds, inspects and runs immutable hosts that run containers.
 ///
@@ -27,14 +31,45 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Build(build::BuildArgs),
-    Lock(build::LockArgs),
+    Build(image::BuildArgs),
+    Lock(image::LockArgs),
     Inspect(inspect::InspectArgs),
     Container(container::ContainerArgs),
     Run(run::RunArgs),
     Check(check::CheckArgs),
     Keys(keys::KeysArgs),
     Release(release::ReleaseArgs),
+    Cache(cache::CacheArgs),
+}
+
+/// How a definition is changed and its packages are chosen.
+#[derive(Args, Clone)]
+struct DefinitionArgs {
+    /// Override a key of the definition
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Refuse packages other than those in NAME.lock beside the definition
+    #[arg(long)]
+    locked: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+impl DefinitionArgs {
+    /// Builds the image that `definition` describes into the folder `output`.
+    fn build(&self, definition: &Path, output: PathBuf) -> Result<Built> {
+        let read = Definition::read(definition, &self.set)?;
+        let options = Options {
+            output,
+            network: self.source.network(),
+            locking: match self.locked {
+                true => Locking::Require(build::lock_path(definition)),
+                false => Locking::Ignore,
+            },
+        };
+        let (cache, mirrors) = (self.source.cache()?, self.source.mirrors()?);
+        build::build(&read, &Programs::read()?, &cache, &mirrors, &options)
+    }
 }
 
 /// Where packages come from.
@@ -46,14 +81,24 @@ struct SourceArgs {
     /// Use what is in the cache, fetch nothing
     #[arg(long)]
     offline: bool,
+    /// With --offline: use metadata that has expired
+    #[arg(long, requires = "offline")]
+    allow_expired: bool,
+    #[command(flatten)]
+    place: CachePlace,
+}
+
+/// Where the cache lies.
+#[derive(Args, Clone)]
+struct CachePlace {
     /// Folder of the cache [default: $XDG_CACHE_HOME/berth]
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
+    #[arg(long = "cache", value_name = "DIR")]
+    folder: Option<PathBuf>,
 }
 
 impl SourceArgs {
     fn cache(&self) -> Result<Cache> {
-        Cache::open(self.cache.as_deref())
+        Cache::open(self.place.folder.as_deref())
     }
 
     fn mirrors(&self) -> Result<Mirrors> {
@@ -61,9 +106,10 @@ impl SourceArgs {
     }
 
     fn network(&self) -> Network {
-        match self.offline {
-            true => Network::Offline,
-            false => Network::Online,
+        match (self.offline, self.allow_expired) {
+            (false, _) => Network::Online,
+            (true, false) => Network::Offline,
+            (true, true) => Network::OfflineExpired,
         }
     }
 }
@@ -86,13 +132,14 @@ fn print_text(text: &str) -> Result<()> {
 /// Does what the arguments say.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Build(args) => build::build(args),
-        Command::Lock(args) => build::lock(args),
+        Command::Build(args) => image::build(args),
+        Command::Lock(args) => image::lock(args),
         Command::Inspect(args) => inspect::inspect(args),
         Command::Container(args) => container::container(args),
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::check(args),
         Command::Keys(args) => keys::keys(args),
         Command::Release(args) => release::release(args),
+        Command::Cache(args) => cache::cache(args),
     }
 }

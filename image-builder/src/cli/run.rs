@@ -1,15 +1,13 @@
 //! `berth run`.
 
-use super::SourceArgs;
+use super::DefinitionArgs;
 use clap::Args;
-use image_builder::build::{self, Locking, Options};
-use image_builder::definition::Definition;
-use image_builder::error::{Error, ExitCode, Result};
-use image_builder::guest::Programs;
+use contract::host_config;
+use image_builder::error::{Error, ExitCode, Result, read_input};
 use image_builder::tools::Tools;
 use qemu::run::Outcome;
 use qemu::{Config, Disk, Nic, PortForward};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Boot an image in QEMU, through UEFI firmware
 ///
@@ -44,21 +42,31 @@ pub struct RunArgs {
     #[arg(long)]
     ephemeral: bool,
     #[command(flatten)]
-    source: SourceArgs,
+    how: DefinitionArgs,
 }
 
 /// `berth run`
 pub fn run(args: RunArgs) -> Result<ExitCode> {
-    let cache = args.source.cache()?;
+    if let Some(file) = &args.host_config {
+        host_config::check(&file.display().to_string(), &read_input("host configuration", file)?)?;
+    }
+    let source = &args.how.source;
+    let cache = source.cache()?;
     let image = match args.image.extension().is_some_and(|e| e == "toml") {
-        true => built(&args.image, &args.source)?,
+        true => {
+            let built = args.how.build(&args.image, PathBuf::from("out"))?;
+            eprintln!("image {}", built.image.display());
+            built.image
+        }
+        false if args.how.locked || !args.how.set.is_empty() => {
+            let what = format!("{} is built already", args.image.display());
+            return Err(Error::refused(format!("{what}: --set and --locked are for definitions"))
+                .with_hint("name an image definition, a .toml file"));
+        }
         false => args.image.clone(),
     };
-    let tools = Tools {
-        cache: &cache,
-        mirror: args.source.mirror.as_deref(),
-        network: args.source.network(),
-    };
+    let tools =
+        Tools { cache: &cache, mirror: source.mirror.as_deref(), network: source.network() };
     let config = Config {
         disk: args.disk,
         nic: args.nic,
@@ -76,17 +84,4 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
             message: "the plug was pulled before it had shut down".into(),
         }),
     }
-}
-
-fn built(definition: &Path, source: &SourceArgs) -> Result<PathBuf> {
-    let definition = Definition::read(definition, &[])?;
-    let options = Options {
-        output: PathBuf::from("out"),
-        network: source.network(),
-        locking: Locking::Ignore,
-    };
-    let (cache, mirrors) = (source.cache()?, source.mirrors()?);
-    let built = build::build(&definition, &Programs::read()?, &cache, &mirrors, &options)?;
-    eprintln!("image {}", built.image.display());
-    Ok(built.image)
 }

@@ -3,13 +3,13 @@
 use super::definition::ContainerDefinition;
 use super::layer;
 use crate::cache::{Hashing, hex};
+use crate::new_file::NewFile;
 use crate::tree::Tree;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tar::{EntryType, Header};
 
 /// What was written.
@@ -32,7 +32,7 @@ const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// What container runtimes put there too when an image says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Writes the archive under a temporary name and renames it to `out`.
+/// Writes the archive to `out`, which appears when it is whole.
 pub(super) fn write(
     definition: &ContainerDefinition,
     layers: &[Tree],
@@ -75,7 +75,7 @@ pub(super) fn write(
         "Layers": written.iter().map(|(_, digest)| blob(digest)).collect::<Vec<_>>(),
     }]);
     archive.file("manifest.json", docker.to_string().as_bytes())?;
-    let size = archive.finish(out)?;
+    let size = archive.finish()?;
     Ok(Summary {
         reference: definition.reference(),
         id: format!("sha256:{id}"),
@@ -129,28 +129,23 @@ fn config(definition: &ContainerDefinition, layers: &[(u64, String)], epoch: i64
 /// A tar archive in the making. A layer's name is its digest, which is known only after it was
 /// written: its header is put in afterwards, so that nothing is written or hashed twice.
 struct Archive {
-    file: File,
-    path: PathBuf,
+    new: NewFile,
     at: u64,
 }
 
 impl Archive {
     fn create(out: &Path) -> Result<Archive> {
-        let mut name = out.as_os_str().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let path = PathBuf::from(name);
-        let file = File::create(&path).map_err(Error::io("create", &path))?;
-        Ok(Archive { file, path, at: 0 })
+        Ok(Archive { new: NewFile::create(out)?, at: 0 })
     }
 
     fn layer(&mut self, tree: &Tree) -> Result<(u64, String)> {
         let header_at = self.at;
         self.write(&[0; 512])?;
-        let out = BufWriter::with_capacity(1 << 20, &self.file);
+        let out = BufWriter::with_capacity(1 << 20, self.new.file());
         let mut hashing = Hashing::new(out);
-        layer::write(tree, &mut hashing, &self.path)?;
+        layer::write(tree, &mut hashing, self.new.path())?;
         let (mut out, digest, len) = hashing.finish();
-        out.flush().map_err(Error::io("write", &self.path))?;
+        out.flush().map_err(Error::io("write", self.new.path()))?;
         drop(out);
         let digest = hex(&digest);
         self.at += len;
@@ -174,9 +169,9 @@ impl Archive {
         self.pad()
     }
 
-    fn finish(mut self, out: &Path) -> Result<u64> {
+    fn finish(mut self) -> Result<u64> {
         self.write(&[0; 1024])?;
-        std::fs::rename(&self.path, out).map_err(Error::io("rename to", out))?;
+        self.new.finish()?;
         Ok(self.at)
     }
 
@@ -187,19 +182,13 @@ impl Archive {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.at += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(Error::io("write", &self.path))
+        self.new.file().write_all(bytes).map_err(Error::io("write", self.new.path()))
     }
 
     fn seek(&mut self, to: u64) -> Result<()> {
         self.at = to;
-        self.file.seek(SeekFrom::Start(to)).map(drop).map_err(Error::io("seek in", &self.path))
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        // Gone already when the archive was finished.
-        let _ = std::fs::remove_file(&self.path);
+        let sought = self.new.file().seek(SeekFrom::Start(to));
+        sought.map(drop).map_err(Error::io("seek in", self.new.path()))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Container definitions. `configs/containers/nginx.toml` explains every key by example.
 
+use crate::Result;
 use crate::accounts::Account;
-use crate::definition::{ExtraFile, RawFile, read_toml};
-use crate::{Error, Result};
+use crate::definition::{ExtraFile, RawFile};
+use crate::written::Written;
 use contract::toml_input::InputError;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -95,10 +96,13 @@ pub struct ContainerDefinition {
 impl ContainerDefinition {
     /// Reads the definition in `path`; `sets` as in [`crate::definition::Definition::read`].
     pub fn read(path: &Path, sets: &[String]) -> Result<ContainerDefinition> {
-        let raw: Raw = read_toml(path, sets)?;
+        let written = Written::read(path, sets)?;
+        let raw: Raw = written.parse()?;
         let base = path.parent().unwrap_or(Path::new("."));
-        raw.validate(base)
-            .map_err(|why| Error::from(InputError::new(&path.display().to_string(), why)))
+        let wrong = |(key, why): (String, String)| {
+            written.place(InputError::of_key(&written.file, key, why))
+        };
+        Ok(raw.validate(base).map_err(wrong)?)
     }
 
     /// Base packages and the others.
@@ -113,7 +117,9 @@ impl ContainerDefinition {
 }
 
 impl Raw {
-    fn validate(self, base: &Path) -> Result<ContainerDefinition, String> {
+    /// An error is the key that is wrong, and why.
+    fn validate(self, base: &Path) -> Result<ContainerDefinition, (String, String)> {
+        let wrong = |key: &str, why: String| Err((key.to_owned(), why));
         let part = |text: &str, more: &str| {
             text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
                 && text
@@ -121,10 +127,10 @@ impl Raw {
                     .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c))
         };
         if !part(&self.name, "./_-") {
-            return Err(format!("name `{}` is not an image name", self.name));
+            return wrong("name", format!("`{}` is not an image name", self.name));
         }
         if !part(&self.tag.to_ascii_lowercase(), "._-") {
-            return Err(format!("tag `{}` is not a tag", self.tag));
+            return wrong("tag", format!("`{}` is not a tag", self.tag));
         }
         let accounts: Vec<Account> =
             self.account.iter().map(|a| Account::new(&a.name, a.id, &a.home)).collect();
@@ -133,12 +139,11 @@ impl Raw {
             Some("root") => "0:0".to_owned(),
             Some(name) => match accounts.iter().find(|a| a.name == name) {
                 Some(account) => format!("{0}:{0}", account.id),
-                None => return Err(format!("user `{name}` has no [[account]]")),
+                None => return wrong("user", format!("`{name}` has no [[account]]")),
             },
         };
-        let files = self.file.into_iter().map(|raw| raw.validate(base));
         Ok(ContainerDefinition {
-            files: files.collect::<Result<_, _>>()?,
+            files: RawFile::validate_all(self.file, base)?,
             name: self.name,
             tag: self.tag,
             suite: self.suite,

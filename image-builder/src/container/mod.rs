@@ -17,6 +17,7 @@ use crate::accounts;
 use crate::cache::{self, Cache};
 use crate::debian::{self, Mirrors, Network};
 use crate::definition::ExtraContent;
+use crate::new_file;
 use crate::prune::Rules;
 use crate::tree::{Kind, Node, Tree};
 use crate::{Error, Result};
@@ -71,6 +72,7 @@ pub fn build(
     network: Network,
     out: &Path,
 ) -> Result<Summary> {
+    new_file::check(out)?;
     let packages = resolve(definition, cache, mirrors, network, &definition.all_packages())?;
     let base = resolve(definition, cache, mirrors, network, &definition.base)?;
     let base: BTreeSet<[u8; 32]> = base.iter().map(|package| package.sha256).collect();

@@ -1,6 +1,7 @@
 //! The lock file: every package of an image by version and content.
 
 use super::{Package, Request, Resolved};
+use crate::new_file::NewFile;
 use crate::{Error, Result};
 use contract::toml_input::{self, InputError};
 use serde::{Deserialize, Serialize};
@@ -74,19 +75,12 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Writes a lock file, by rename.
+    /// Writes a lock file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         let toml = toml::to_string(self)
             .map_err(|e| Error::refused(format!("lock file {}: {e}", path.display())))?;
         let text = format!("# Written by `berth lock`. Do not edit.\n{toml}");
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-        written.map_err(|e| {
-            let _ = fs::remove_file(&temporary);
-            Error::io("write", path)(e)
-        })
+        NewFile::write(path, text.as_bytes())
     }
 
     /// What the resolver would have said, without any index. A lock that was made for another

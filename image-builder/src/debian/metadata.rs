@@ -95,10 +95,18 @@ impl Here<'_> {
         let key = key(&[archive.as_bytes(), suite.name.as_bytes()]);
         let stored = self.cache.read_derived("release", &key)?;
         let stored = stored.and_then(|json| serde_json::from_slice::<Stored>(&json).ok());
-        if self.network == Network::Offline {
+        if self.network.is_offline() {
             let stored =
                 stored.ok_or_else(|| not_cached(&format!("metadata of {}", suite.name)))?;
-            return self.verify(&stored.text, suite, Freshness::AsCached);
+            let freshness = match self.network {
+                Network::OfflineExpired => Freshness::NotRequired,
+                _ => Freshness::RequiredOffline,
+            };
+            let release = self.verify(&stored.text, suite, freshness)?;
+            if let Some(since) = &release.expired {
+                eprintln!("warning: metadata of {} expired {since}, used all the same", suite.name);
+            }
+            return Ok(release);
         }
         let mut last = None;
         for base in self.mirrors.of(suite.archive) {
@@ -199,7 +207,7 @@ impl Here<'_> {
 
     fn index_file(&self, release: &Release, listed: &Listed) -> Result<std::path::PathBuf> {
         let name = &release.suite.name;
-        if self.network == Network::Offline {
+        if self.network.is_offline() {
             let path = self.cache.blob(&listed.sha256);
             return match path.exists() {
                 true => Ok(path),

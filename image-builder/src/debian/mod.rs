@@ -5,8 +5,8 @@
 //! Nothing is used before it was found to be what the step above says. No maintainer script ever
 //! runs.
 
-mod cleartext;
-mod deb822;
+pub mod cleartext;
+pub mod deb822;
 pub mod fetch;
 pub mod index;
 pub mod keyring;
@@ -18,7 +18,7 @@ pub mod relation;
 pub mod release;
 pub mod resolve;
 pub mod sources;
-mod unpack;
+pub mod unpack;
 pub mod version;
 
 use crate::cache::{Cache, Digest};
@@ -49,6 +49,15 @@ pub enum Network {
     Online,
     /// No: the cache alone.
     Offline,
+    /// No: the cache alone, even where its metadata is out of date.
+    OfflineExpired,
+}
+
+impl Network {
+    /// Whether the cache alone counts.
+    pub fn is_offline(self) -> bool {
+        self != Network::Online
+    }
 }
 
 /// What is wanted.
@@ -136,7 +145,7 @@ impl Trust {
 /// The packages that fulfil `request`, by metadata that Debian signed.
 ///
 /// Online, the mirrors are asked whether their metadata changed; offline, what was cached last is
-/// used. While nothing changes, the answer itself comes from the cache.
+/// used, as long as it has not expired. While nothing changes, the answer itself comes from the cache.
 pub fn resolve(
     cache: &Cache,
     mirrors: &Mirrors,

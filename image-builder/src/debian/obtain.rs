@@ -33,7 +33,9 @@ pub fn obtain(
     order.sort_by_key(|i| std::cmp::Reverse(packages[*i].size));
     let (missing, present): (Vec<usize>, Vec<usize>) =
         order.into_iter().partition(|i| !here.is_present(&packages[*i]));
-    if let (Some(first), Network::Offline) = (missing.first(), network) {
+    if let Some(first) = missing.first()
+        && network.is_offline()
+    {
         let Package { name, version, .. } = &packages[*first];
         return Err(not_cached(&format!("package {name} {version}")));
     }
@@ -142,7 +144,7 @@ impl Here<'_> {
         }
         // Everything cached of it is damaged.
         let Package { name, version, .. } = package;
-        if self.network == Network::Offline {
+        if self.network.is_offline() {
             return Err(Error::corrupt(format!("package {name} {version}: damaged in the cache"))
                 .with_hint("run once without --offline to fetch it again"));
         }

@@ -24,7 +24,7 @@ pub struct Unpacked {
 
 impl Unpacked {
     /// Refuses a file that calls itself something else than the index or the lock does.
-    pub(super) fn new(package: &Package, facts: Facts, tar: File, path: PathBuf) -> Result<Self> {
+    pub fn new(package: &Package, facts: Facts, tar: File, path: PathBuf) -> Result<Self> {
         for (field, expected) in [("Package", &package.name), ("Version", &package.version)] {
             let found = control_field(&facts.control, field).unwrap_or_default();
             if found != expected {

@@ -54,15 +54,19 @@ pub struct Release {
     pub indexes: Vec<Listed>,
     /// SHA-256 of the whole `InRelease`.
     pub sha256: Digest,
+    /// Since when it is out of date, if it is and that was allowed.
+    pub expired: Option<String>,
 }
 
 /// Whether a release that says that it is out of date is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Yes: it comes from the network.
+    /// Yes: it comes from the network, which has a newer one.
     Required,
-    /// No: it was fresh when it came into the cache, and the network is not to be asked.
-    AsCached,
+    /// Yes: it comes from the cache, and the network is not to be asked.
+    RequiredOffline,
+    /// No: a person said so.
+    NotRequired,
 }
 
 /// Reads `signed`, the `InRelease` of `suite`. `now` in seconds since 1970 UTC.
@@ -74,9 +78,25 @@ pub fn read(
     freshness: Freshness,
     now: u64,
 ) -> Result<Release> {
-    let name = format!("InRelease of {}", suite.name);
-    let text = keyring.open(&name, signed, suite.archive, now)?;
-    let all = deb822::paragraphs(&text);
+    let text = keyring.open(&name_of(suite), signed, suite.archive, now)?;
+    parse(&text, Sha256::digest(signed).into(), suite, architecture, freshness, now)
+}
+
+fn name_of(suite: &Suite) -> String {
+    format!("InRelease of {}", suite.name)
+}
+
+/// Reads `text`, of which the signature was checked, out of the `InRelease` with this digest.
+pub fn parse(
+    text: &str,
+    sha256: Digest,
+    suite: &Suite,
+    architecture: &str,
+    freshness: Freshness,
+    now: u64,
+) -> Result<Release> {
+    let name = name_of(suite);
+    let all = deb822::paragraphs(text);
     let [fields] = all.as_slice() else {
         return Err(Error::corrupt(format!("{name}: {} paragraphs instead of one", all.len())));
     };
@@ -104,10 +124,20 @@ pub fn read(
             .with_hint("check this machine's clock"));
     }
     let until = time("Valid-Until")?;
-    if freshness == Freshness::Required && until.is_some_and(|until| until <= now) {
-        return Err(Error::corrupt(format!("{name}: expired {}", value("Valid-Until"))).with_hint(
-            "the mirror is out of date, or this machine's clock is wrong: try another --mirror",
-        ));
+    let expired = until.is_some_and(|until| until <= now).then(|| value("Valid-Until").to_owned());
+    if let Some(since) = &expired
+        && freshness != Freshness::NotRequired
+    {
+        let hint = match freshness {
+            Freshness::RequiredOffline => {
+                "run once without --offline, or take packages that may have known holes with \
+                 --allow-expired"
+            }
+            _ => {
+                "the mirror is out of date, or this machine's clock is wrong: try another --mirror"
+            }
+        };
+        return Err(Error::corrupt(format!("{name}: expired {since}")).with_hint(hint));
     }
     if !has("Architectures", architecture) {
         return Err(Error::refused(format!("{} has no architecture {architecture}", suite.name))
@@ -131,7 +161,8 @@ pub fn read(
         date,
         by_hash: value("Acquire-By-Hash") == "yes",
         indexes,
-        sha256: Sha256::digest(signed).into(),
+        sha256,
+        expired,
     })
 }
 

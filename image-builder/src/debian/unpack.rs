@@ -114,7 +114,7 @@ fn drain(reader: &mut impl Read) -> io::Result<()> {
 }
 
 /// Reads the archive members in their order: `debian-binary`, `control.tar`, `data.tar`.
-fn extract(deb: impl Read, out: &File, out_path: &Path, package: &Package) -> Result<Facts> {
+pub fn extract(deb: impl Read, out: &File, out_path: &Path, package: &Package) -> Result<Facts> {
     let wrong = |why: &dyn std::fmt::Display| {
         Error::corrupt(format!("package {} {}: {why}", package.name, package.version))
     };

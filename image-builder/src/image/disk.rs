@@ -1,10 +1,10 @@
 //! The whole disk image: a sparse raw file with slot A in it.
 
 use super::ext4::{self, Identity};
-use super::new_file::NewFile;
 use super::verity::{self, Hash, Params};
 use super::{fat, root, uki};
 use crate::definition::Sizes;
+use crate::new_file::NewFile;
 use crate::tree::Tree;
 use crate::{Error, Result};
 use contract::Slot;

@@ -1,7 +1,7 @@
 //! The manifest beside an image, and the package list inside of it.
 
 use super::disk::{Written, hex};
-use super::new_file::NewFile;
+use crate::new_file::NewFile;
 use crate::{Error, Result};
 use contract::layout::LIB_DIR;
 use contract::manifest::{FORMAT, Manifest, Package};

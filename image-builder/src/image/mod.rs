@@ -5,7 +5,6 @@ pub mod ext4;
 pub mod fat;
 pub mod license;
 pub mod manifest;
-pub mod new_file;
 pub mod pe;
 pub mod root;
 pub mod sbom;

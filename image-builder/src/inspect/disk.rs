@@ -30,7 +30,12 @@ pub struct Disk {
 impl Disk {
     /// Opens `path`. Fails when it has no Berth partition table.
     pub fn open(path: &Path) -> Result<Disk> {
-        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        let mut file = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(not_an_image(path, "there is no such file"));
+            }
+            other => other.map_err(Error::io("open", path))?,
+        };
         let meta = file.metadata().map_err(Error::io("open", path))?;
         if meta.is_dir() {
             return Err(not_an_image(path, "it is a folder"));

@@ -103,7 +103,10 @@ fn an_image_for_large_sectors_is_whole_and_damage_is_named() {
 
 #[test]
 fn the_first_that_is_wrong_is_named() {
-    let cases: [(&str, u64, &str); 9] = [
+    let cases: [(&str, u64, &str); 12] = [
+        ("", 511, "protective MBR: it has no signature"),
+        ("", 446 + 4, "protective MBR: it does not say that one partition of type 0xEE spans"),
+        ("", 3, "protective MBR: there is code in it"),
         ("", 512 + 60, "primary partition table: GPT header checksum does not match"),
         ("", 1024 + 60, "primary partition table: GPT entry array checksum does not match"),
         ("berth-state", 100, "boot record, copy 1: checksum does not match"),
@@ -152,7 +155,8 @@ fn what_is_no_image_is_refused() {
         assert_eq!(error.exit_code() as u8, 2);
     }
     assert!(inspect(directory.path()).expect_err("a folder").to_string().contains("a folder"));
-    assert!(inspect(Path::new("/nowhere")).expect_err("nothing").to_string().contains("open"));
+    let nothing = inspect(Path::new("/nowhere")).expect_err("nothing");
+    assert!(nothing.to_string().contains("there is no such file"), "{nothing}");
 }
 
 /// Bytes whose change reaches the code that reads: tables, record, headers of kernel image,

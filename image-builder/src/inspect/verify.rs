@@ -11,6 +11,7 @@ use contract::manifest::Manifest;
 use contract::record::{Invalid, Record, SlotEntry, State};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::os::unix::fs::FileExt;
 
 /// How much of a kernel image is read at once.
 const CHUNK: u64 = 1 << 20;
@@ -31,7 +32,8 @@ pub fn verify(disk: &Disk) -> Result<Verified> {
             return Err(wrong(disk, &format!("{name} partition table: {fault}")));
         }
     }
-    passed("both partition tables".to_owned());
+    protective_mbr(disk)?;
+    passed("protective MBR and both partition tables".to_owned());
 
     let record = record(disk)?;
     passed(format!("boot record, sequence {}", record.sequence));
@@ -58,6 +60,20 @@ pub fn verify(disk: &Disk) -> Result<Verified> {
         }
     }
     Ok(done)
+}
+
+fn protective_mbr(disk: &Disk) -> Result<()> {
+    let mut found = [0; 512];
+    disk.file.read_exact_at(&mut found, 0).map_err(Error::io("read", &disk.path))?;
+    let why = match found == disk.table.protective_mbr() {
+        true => return Ok(()),
+        false if found[510..] != [0x55, 0xaa] => "it has no signature",
+        false if found[446..510] != disk.table.protective_mbr()[446..510] => {
+            "it does not say that one partition of type 0xEE spans the disk"
+        }
+        false => "there is code in it",
+    };
+    Err(wrong(disk, &format!("protective MBR: {why}")))
 }
 
 fn wrong(disk: &Disk, what: &str) -> Error {

@@ -10,7 +10,7 @@
 use super::lifetime::Lifetime;
 use super::signing::{KeyId, Role, SigningKey, sign};
 use super::store;
-use crate::image::new_file::NewFile;
+use crate::new_file::NewFile;
 use crate::{Error, Result};
 use contract::hex;
 use jiff::Timestamp;

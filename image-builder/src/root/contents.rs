@@ -77,7 +77,7 @@ const PROGRAMS: [&str; 16] = [
 ];
 
 /// Left out of every host.
-const DROPPED: [&str; 43] = [
+const DROPPED: [&str; 45] = [
     // For people and package managers.
     "usr/share/bash-completion",
     "usr/share/bug",
@@ -98,7 +98,9 @@ const DROPPED: [&str; 43] = [
     "usr/share/zsh",
     "usr/lib/dpkg",
     "etc/apt",
+    "etc/ca-certificates",
     "etc/dpkg",
+    "etc/e2scrub.conf",
     // Another init, its services and hooks.
     "etc/cron*",
     "etc/default",

@@ -160,23 +160,6 @@ fn packages_arrive_and_the_second_time_only_the_releases_are_asked_for() {
 }
 
 #[test]
-fn offline_the_cache_serves_also_when_its_metadata_has_expired() {
-    let mut scene = Scene::new();
-    let error = scene.build(Network::Offline).unwrap_err();
-    expect(error, "metadata of trixie: not in the cache", "without --offline");
-    let packages = scene.resolve(Network::Online).unwrap().packages;
-    let error = scene.obtain(&packages, Network::Offline).unwrap_err();
-    expect(error, "package app 1-1: not in the cache", "without --offline");
-    scene.expect_build(Network::Online);
-    scene.site.requests();
-    scene.now = UNTIL + 1;
-    scene.expect_build(Network::Offline);
-    assert!(scene.site.requests().is_empty());
-    let error = scene.build(Network::Online).unwrap_err();
-    expect(error, "expired Thu, 08 Jan 2026", "--mirror");
-}
-
-#[test]
 fn a_tampered_release_is_refused_and_not_kept() {
     let scene = Scene::new();
     let path = in_release("trixie");
@@ -323,6 +306,35 @@ fn offline_a_damaged_package_is_an_error_that_says_what_to_do() {
     let error = scene.build(Network::Offline).unwrap_err();
     expect(error, "package app 1-1: damaged in the cache", "without --offline");
     scene.expect_build(Network::Online);
+}
+
+#[test]
+fn offline_the_cache_serves_alone() {
+    let scene = Scene::new();
+    let error = scene.build(Network::Offline).unwrap_err();
+    expect(error, "metadata of trixie: not in the cache", "without --offline");
+    let packages = scene.resolve(Network::Online).unwrap().packages;
+    let error = scene.obtain(&packages, Network::Offline).unwrap_err();
+    expect(error, "package app 1-1: not in the cache", "without --offline");
+    scene.expect_build(Network::Online);
+    scene.site.requests();
+    scene.expect_build(Network::Offline);
+    assert!(scene.site.requests().is_empty());
+}
+
+#[test]
+fn metadata_that_expired_is_used_only_offline_and_when_a_person_says_so() {
+    let mut scene = Scene::new();
+    scene.expect_build(Network::Online);
+    scene.now = UNTIL - 1;
+    scene.expect_build(Network::Offline);
+    scene.now = UNTIL + 1;
+    expect(scene.build(Network::Online).unwrap_err(), "expired Thu, 08 Jan 2026", "--mirror");
+    let error = scene.build(Network::Offline).unwrap_err();
+    expect(error, "expired Thu, 08 Jan 2026", "--allow-expired");
+    scene.site.requests();
+    scene.expect_build(Network::OfflineExpired);
+    assert!(scene.site.requests().is_empty());
 }
 
 #[test]

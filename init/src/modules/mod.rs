@@ -3,7 +3,7 @@
 //! The builder puts them below `usr/lib/modules/RELEASE` with kmod's own text files, in the
 //! initramfs those that lead to the disk and in the root all that the image has.
 
-mod index;
+pub mod index;
 
 use crate::error::{Error, On, chain};
 use crate::{log, tool};

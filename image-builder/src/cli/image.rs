@@ -1,11 +1,10 @@
 //! `berth build` and `berth lock`.
 
-use super::{SourceArgs, print_json};
+use super::{DefinitionArgs, SourceArgs, print_json};
 use clap::Args;
-use image_builder::build::{self, Locking, Options};
+use image_builder::build;
 use image_builder::definition::Definition;
 use image_builder::error::{ExitCode, Result};
-use image_builder::guest::Programs;
 use std::path::PathBuf;
 
 /// Build a disk image from an image definition
@@ -16,14 +15,8 @@ pub struct BuildArgs {
     /// Folder that the image and the files beside it go to
     #[arg(short, long, value_name = "DIR", default_value = "out")]
     output: PathBuf,
-    /// Override a key of the definition
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Refuse packages other than those in NAME.lock beside the definition
-    #[arg(long)]
-    locked: bool,
     #[command(flatten)]
-    source: SourceArgs,
+    how: DefinitionArgs,
     /// Print what was left out of the root
     #[arg(short, long)]
     verbose: bool,
@@ -49,18 +42,7 @@ pub struct LockArgs {
 
 /// `berth build`
 pub fn build(args: BuildArgs) -> Result<ExitCode> {
-    let definition = Definition::read(&args.definition, &args.set)?;
-    let cache = args.source.cache()?;
-    let mirrors = args.source.mirrors()?;
-    let options = Options {
-        output: args.output,
-        network: args.source.network(),
-        locking: match args.locked {
-            true => Locking::Require(build::lock_path(&args.definition)),
-            false => Locking::Ignore,
-        },
-    };
-    let built = build::build(&definition, &Programs::read()?, &cache, &mirrors, &options)?;
+    let built = args.how.build(&args.definition, args.output)?;
     for path in built.dropped.iter().filter(|_| args.verbose) {
         eprintln!("left out: /{path}");
     }
