@@ -84,7 +84,7 @@ fn without_numbers(key: &str) -> String {
     key.split('.').filter(named).collect::<Vec<_>>().join(".")
 }
 
-/// The key whose name or value lies exactly at `span`.
+/// The key whose name or value lies exactly at `span`, or the table of one with a dot in its name.
 fn key_at(text: &str, span: &Range<usize>) -> Option<String> {
     fn within(value: &Spanned<DeValue>, span: &Range<usize>) -> Option<String> {
         if value.span() == *span {
@@ -96,7 +96,11 @@ fn key_at(text: &str, span: &Range<usize>) -> Option<String> {
                     true => Some(String::new()),
                     false => within(value, span),
                 };
-                below.map(|below| format!(".{}{below}", key.get_ref()))
+                below.map(|below| match key.get_ref().contains('.') {
+                    // It cannot be told from two keys: the table that it is in has to do.
+                    true => String::new(),
+                    false => format!(".{}{below}", key.get_ref()),
+                })
             }),
             DeValue::Array(items) => items
                 .iter()
@@ -181,6 +185,12 @@ mod tests {
             "host.toml:2:1: unknown field `hostnam`, expected `hostname` or `memory`"
         );
         assert_eq!(error.hint.as_deref(), Some("did you mean `hostname`?"));
+    }
+
+    #[test]
+    fn a_key_with_a_dot_in_its_name_has_a_place_all_the_same() {
+        let error = parse::<Sample>("host.toml", "\"192.0.2.1\" = 1").unwrap_err();
+        assert_eq!((error.position, error.key), (Some((1, 1)), None));
     }
 
     #[test]

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let only = arguments.next();
     for target in targets().into_iter().filter(|t| only.as_ref().is_none_or(|o| o == t.name)) {
         let mut slowest = Duration::ZERO;
+        let mut read = 0;
         for (i, input) in Mutations::new((target.samples)(), 0xbe27).take(count).enumerate() {
             let started = Instant::now();
             if std::panic::catch_unwind(|| (target.run)(&input)).is_err() {
@@ -22,10 +23,11 @@ fn main() -> ExitCode {
                 break;
             }
             slowest = slowest.max(started.elapsed());
+            read += 1;
         }
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        println!("{:<18} {count} inputs, slowest {slowest:?}, peak {}", target.name, peak.trim());
+        println!("{:<18} {read} inputs, slowest {slowest:?}, peak {}", target.name, peak.trim());
     }
     code
 }

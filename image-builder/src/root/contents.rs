@@ -77,7 +77,7 @@ const PROGRAMS: [&str; 16] = [
 ];
 
 /// Left out of every host.
-const DROPPED: [&str; 45] = [
+const DROPPED: [&str; 48] = [
     // For people and package managers.
     "usr/share/bash-completion",
     "usr/share/bug",
@@ -101,6 +101,9 @@ const DROPPED: [&str; 45] = [
     "etc/ca-certificates",
     "etc/dpkg",
     "etc/e2scrub.conf",
+    "etc/ethertypes",
+    "etc/rpc",
+    "usr/libexec/e2fsprogs",
     // Another init, its services and hooks.
     "etc/cron*",
     "etc/default",
