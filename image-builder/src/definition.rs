@@ -470,10 +470,10 @@ mod tests {
                 "/x.toml:6:1: partitions.root: `2` is no size like 300MiB or 2GiB",
             ),
             (
-                (
-                    "[partitions]\nsector-size = 1024",
-                    "/x.toml:6:1: partitions.sector-size: 1024 is neither 512 nor 4096",
-                ),
+                "[partitions]\nsector-size = 1024",
+                "/x.toml:6:1: partitions.sector-size: 1024 is neither 512 nor 4096",
+            ),
+            (
                 "[[file]]\npath = \"etc/x\"",
                 "/x.toml:6:1: file.path: `etc/x` is not an absolute path",
             ),
