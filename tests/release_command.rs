@@ -3,6 +3,8 @@
 //!
 //! Transcripts are compared with `snapshots/release-*.txt`; `BERTH_BLESS=1` writes them instead.
 
+use contract::Slot;
+use contract::layout::Partition;
 use e2e::{berth, project};
 use image_builder::definition::Sizes;
 use image_builder::image::{disk, fat};
@@ -10,6 +12,7 @@ use image_builder::release::{self, KeyFolder, Lifetimes, Signing};
 use image_builder::tree::{Node, Tree};
 use jiff::{SignedDuration, Timestamp};
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -167,6 +170,17 @@ fn blur(text: &str) -> String {
             rest = &rest[taken..];
         }
         out.push('\n');
+    }
+    // So are sizes of what is compressed.
+    for unit in [" bytes", " KiB", " MiB"] {
+        let mut parts: Vec<&str> = out.split(unit).collect();
+        let last = parts.pop().unwrap_or_default();
+        let number = |c: char| c.is_ascii_digit() || c == '.';
+        let parts = parts.into_iter().map(|part| match part.trim_end_matches(number) {
+            trimmed if trimmed.len() < part.len() => format!("{trimmed}[size]"),
+            _ => format!("{part}{unit}"),
+        });
+        out = parts.collect::<String>() + last;
     }
     out
 }
@@ -331,6 +345,26 @@ fn signatures_that_have_expired() {
     session.done("release refresh repo --keys keys");
     session.done("release verify repo");
     session.compare("expired");
+}
+
+#[test]
+fn the_trusted_root_lies_in_the_image() {
+    let mut session = Session::new();
+    let definition = "name = \"host\"\nversion = \"1\"\nsuite = \"trixie\"\nruntime = \"containerd\"\n\
+        [update]\nroot = \"keys/root.json\"\nrepository = \"https://updates.example/host\"\n";
+    fs::write(session.path("host.toml"), definition).expect("written");
+    let small = "--set partitions.root=300MiB --set partitions.data=64MiB";
+    session.done(&format!("build host.toml -o out {small}"));
+    let image = session.path("out/host-1.raw");
+    let place = e2e::place(&image, Partition::Root(Slot::A));
+    let mut root = vec![0; place.size as usize];
+    let file = File::open(&image).expect("the image");
+    file.read_exact_at(&mut root, place.offset).expect("read");
+    let trusted = fs::read(session.path("keys/root.json")).expect("root metadata");
+    let holds = |wanted: &[u8]| root.chunks(4096).any(|block| block.starts_with(wanted));
+    assert!(holds(&trusted), "the root metadata is in no file of the root");
+    let line = b"[update]\nrepository = \"https://updates.example/host\"\n";
+    assert!(holds(line), "the repository is not in the host configuration");
 }
 
 #[test]

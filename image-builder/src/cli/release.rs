@@ -1,7 +1,7 @@
 //! `berth release`.
 
 use super::{SourceArgs, print_json, print_text};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use image_builder::build::{self, Locking, Options};
 use image_builder::definition::Definition;
 use image_builder::error::{Error, ExitCode, Result};
@@ -60,14 +60,15 @@ impl SigningArgs {
 
 /// Publish an image as a release; the first makes the repository
 #[derive(Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["image", "build"])))]
 struct AddArgs {
     /// Folder of the repository
     repository: PathBuf,
     /// Disk image to publish
-    #[arg(long, value_name = "FILE", required_unless_present = "build")]
+    #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Image definition to build and publish
-    #[arg(long, value_name = "DEFINITION", conflicts_with = "image")]
+    #[arg(long, value_name = "DEFINITION")]
     build: Option<PathBuf>,
     /// Let this channel point to the release at once
     #[arg(long)]

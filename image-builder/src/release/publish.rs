@@ -22,6 +22,8 @@ use tough::{ExpirationEnforcement, TargetName};
 
 /// Targets by name.
 type TargetMap = HashMap<TargetName, Target>;
+/// Names and bytes of files.
+type Files = Vec<(String, Vec<u8>)>;
 
 /// A repository that is open for change, with the keys to sign it.
 #[derive(Debug)]
@@ -161,7 +163,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// What the catalog is as targets, and the files among them that are new.
-    fn targets(&self) -> Result<(TargetMap, Vec<(String, Vec<u8>)>)> {
+    fn targets(&self) -> Result<(TargetMap, Files)> {
         let mut map = TargetMap::new();
         let mut files = Vec::new();
         let old = self.before.as_ref().map(|before| (&before.metadata, &before.catalog));
@@ -336,7 +338,7 @@ fn new_target(
     name: &TargetName,
     content: &impl serde::Serialize,
     custom: HashMap<String, serde_json::Value>,
-    files: &mut Vec<(String, Vec<u8>)>,
+    files: &mut Files,
 ) -> Result<Target> {
     let mut bytes = serde_json::to_vec_pretty(content)
         .map_err(|e| Error::corrupt(format!("{} as JSON: {e}", name.raw())))?;

@@ -40,10 +40,8 @@ impl Store {
         let created = match fs::read_dir(root) {
             // A repository may lie beside what else a web server shows.
             Ok(_) if is_repository => false,
-            Ok(entries) => {
-                let mut names = entries.flatten().map(|entry| entry.file_name());
-                if let Some(other) = names.find(|name| !is_known(name.to_str().unwrap_or("?"))) {
-                    let other = other.to_string_lossy();
+            Ok(_) => {
+                if let Some(other) = names(root)?.iter().find(|name| !is_known(name)) {
                     return Err(not_a_repository(root, &format!("there is {other} in it")));
                 }
                 false
