@@ -127,8 +127,16 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Pid> {
                 written?;
             }
         }
-        // SAFETY: setsid, setrlimit and ioctl are async-signal-safe and get valid arguments.
+        // SAFETY: setsid, the signal functions, setrlimit and ioctl are async-signal-safe and get
+        // valid arguments; sigemptyset initializes the set.
         unsafe {
+            // PID 1 blocks what it reads by signalfd, and the mask outlives exec: a program that
+            // does not change it would never get SIGTERM, nor would the containers below it.
+            let mut none = std::mem::MaybeUninit::uninit();
+            libc::sigemptyset(none.as_mut_ptr());
+            if libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
             if libc::setsid() < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -266,7 +274,10 @@ mod tests {
     #[test]
     fn a_child_gets_its_own_session_streams_and_limits() {
         let (read, write) = pipe().expect("pipe");
-        let args = ["-c".into(), "ulimit -n; echo $KEY; exit 3".into()];
+        // This thread blocks signals from here on, as PID 1 does.
+        let _signals = crate::signal::SignalFd::open().expect("signalfd");
+        let show = "ulimit -n; echo $KEY; /bin/grep SigBlk /proc/self/status; exit 3";
+        let args = ["-c".into(), show.into()];
         let pid = spawn(&Spawn {
             program: Path::new("/bin/sh"),
             args: &args,
@@ -286,7 +297,7 @@ mod tests {
         let mut text = String::new();
         drop(write);
         std::fs::File::from(read).read_to_string(&mut text).expect("output");
-        assert_eq!(text, "64\nvalue\n");
+        assert_eq!(text, "64\nvalue\nSigBlk:\t0000000000000000\n");
     }
 
     #[test]
