@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["chunks", uki, root, out] => {
             let new = Pair::open(uki, root)?;
             let mut pack = BufWriter::new(File::create(format!("{out}.pack"))?);
-            let table = chunks(&new.images(), &mut pack, &mut |_, _| {})?;
+            let table = chunks(&new.images(), delta::LEVEL, &mut pack, &mut |_, _| {})?;
             pack.flush()?;
             finish("chunks", &table, out)
         }

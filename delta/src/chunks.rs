@@ -8,14 +8,20 @@ use crate::table::{Digest, Origin, Piece, Table};
 use std::collections::HashMap;
 use std::io::Write;
 
-const LEVEL: i32 = 19;
+/// The level of zstd that is worth its time for what many hosts download.
+pub const LEVEL: i32 = 19;
 
 /// Cuts both images, writes each chunk into the pack, compressed on its own, and returns the
-/// table.
-pub fn chunks(new: &Images<'_>, pack: &mut dyn Write, progress: Progress<'_>) -> Result<Table> {
+/// table. `level` is zstd's, from 1 to 22.
+pub fn chunks(
+    new: &Images<'_>,
+    level: i32,
+    pack: &mut dyn Write,
+    progress: Progress<'_>,
+) -> Result<Table> {
     let total = new.uki.len + new.root.len;
     let (mut done, mut written, mut pieces) = (0, 0, Vec::new());
-    let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(Error::Compress)?;
+    let mut compressor = zstd::bulk::Compressor::new(level).map_err(Error::Compress)?;
     for image in Image::ALL {
         cut(new, image, &mut |cut| {
             let (digest, origin) = match cut.bytes {

@@ -33,7 +33,7 @@ mod requests;
 mod script;
 mod table;
 
-pub use chunks::{Held, chunks};
+pub use chunks::{Held, LEVEL, chunks};
 pub use decode::{Decoder, Sink};
 pub use error::{Error, Result};
 pub use image::{BLOCK, Image, Images, MAX_IMAGE, ReadAt, Source};

@@ -42,7 +42,8 @@ fn patched(old: &Images<'_>, new: &Images<'_>) -> (Table, Vec<u8>) {
 
 fn cut(new: &Images<'_>) -> (Table, Vec<u8>) {
     let mut pack = Vec::new();
-    let table = chunks(new, &mut pack, &mut |done, total| assert!(done <= total)).expect("chunks");
+    let table = chunks(new, delta::LEVEL, &mut pack, &mut |done, total| assert!(done <= total))
+        .expect("chunks");
     (again(&table), pack)
 }
 

@@ -85,6 +85,9 @@ struct AddArgs {
     /// Only for hosts of this hardware class
     #[arg(long, value_name = "CLASS")]
     hardware: Vec<String>,
+    /// Compress with this level of zstd, 1 to 22: lower is faster, and larger to download
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=22))]
+    level: Option<i32>,
     #[command(flatten)]
     signing: SigningArgs,
     /// Folder that a built image goes to
@@ -227,6 +230,7 @@ fn add(args: AddArgs) -> Result<ExitCode> {
         min_from: args.min_from,
         min_version: args.min_version,
         hardware: args.hardware,
+        level: args.level,
     };
     let repository = &args.repository;
     let added = args.signing.with(|signing| release::add(repository, &image, &new, signing))?;

@@ -23,6 +23,8 @@ pub struct NewRelease {
     pub min_version: Option<String>,
     /// Hardware classes that it is for. Empty: any.
     pub hardware: Vec<String>,
+    /// Level of zstd for what hosts of any version can download; [`delta::LEVEL`] when `None`.
+    pub level: Option<i32>,
 }
 
 /// What was published.
@@ -62,8 +64,9 @@ pub fn add(path: &Path, image: &Path, new: &NewRelease, signing: &Signing<'_>) -
     };
     check(&release)?;
     let from = from(catalog, &release, &new.from)?;
+    let level = new.level.unwrap_or(delta::LEVEL);
 
-    release.content = content::encode_whole(&system, &publisher.store)?;
+    release.content = content::encode_whole(&system, level, &publisher.store)?;
     content::check_whole(path, &release)?;
     for old in from {
         let old_system = content::restore(path, old)?;

@@ -31,10 +31,12 @@ pub fn path(repository: &Path, file: &Described) -> PathBuf {
     repository.join(CONTENT_DIR).join(&file.sha256)
 }
 
-/// Codes all of `new`.
-pub fn encode_whole(new: &System, store: &Store) -> Result<Parts> {
+/// Codes all of `new`, with this level of zstd.
+pub fn encode_whole(new: &System, level: i32, store: &Store) -> Result<Parts> {
     let mut bar = Bar::new("compress", new);
-    encode(store, |pack| delta::chunks(&new.images(), pack, &mut |done, of| bar.at(done, of)))
+    encode(store, |pack| {
+        delta::chunks(&new.images(), level, pack, &mut |done, of| bar.at(done, of))
+    })
 }
 
 /// Codes what changed from `old` to `new`. `from` is the old version, for people.
