@@ -358,6 +358,11 @@ impl RawFile {
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
             return wrong("path", format!("`{shown}` is not a plain path"));
         }
+        let said = self.source.is_some() || self.content.is_some() || self.link.is_some();
+        if is_directory && said {
+            let why = "ends with a slash, which means a directory: it has no content";
+            return wrong("path", format!("`{shown}` {why}"));
+        }
         let content = match (self.source, self.content, self.link) {
             (Some(source), None, None) => match base.join(source) {
                 source if source.is_file() => ExtraContent::Source(source),

@@ -188,7 +188,11 @@ fn what_cannot_be_published_changes_nothing() {
             NewRelease { channel: some("stable"), ..new() },
             "channel stable is at 1.0 already, which is newer",
         ),
-        (workshop.path("absent.raw"), new(), "open absent.raw"),
+        (
+            workshop.path("absent.raw"),
+            new(),
+            "absent.raw is not a Berth image: there is no such file",
+        ),
     ];
     for (image, new, expected) in cases {
         assert_eq!(try_add(&image, new).replace(&folder, ""), expected);
