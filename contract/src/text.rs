@@ -76,6 +76,17 @@ impl<const N: usize> core::fmt::Display for Text<N> {
     }
 }
 
+/// An address as people may see it: without a user name and a password.
+#[cfg(feature = "std")]
+pub fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +102,19 @@ mod tests {
         let text = Text::<8>::new("1.2.3");
         assert_eq!(Text::from_padded(text.to_padded()), text);
         assert_eq!(Text::from_padded(b"ab\xff\xfe\0\0\0\0").as_str(), "ab");
+    }
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn nobody_sees_a_password() {
+        for (url, seen) in [
+            ("http://u:p@host/a@b", "http://host/a@b"),
+            ("https://u:p@q@host", "https://host"),
+            ("http://host/a", "http://host/a"),
+            ("/a@b", "/a@b"),
+        ] {
+            assert_eq!(without_credentials(url), seen);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where a copy of a repository lies.
 
 use super::SetupError;
+use contract::text::without_credentials;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,8 @@ pub enum Base {
 impl Base {
     /// Takes `http://HOST/PATH`, `https://HOST/PATH`, `file:///PATH` or `/PATH`.
     pub fn parse(text: &str) -> Result<Base, SetupError> {
-        let refuse = |why: &'static str| SetupError::Address { address: shown(text), why };
+        let refuse =
+            |why: &'static str| SetupError::Address { address: without_credentials(text), why };
         if text.len() > MAX_LEN {
             return Err(refuse("it is longer than 2048 bytes"));
         }
@@ -55,18 +57,9 @@ impl fmt::Display for Base {
     /// For people: without a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Base::Web(url) => f.write_str(&shown(url)),
+            Base::Web(url) => f.write_str(&without_credentials(url)),
             Base::Folder(folder) => folder.display().fmt(f),
         }
-    }
-}
-
-fn shown(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_owned(),
     }
 }
 
@@ -98,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_shown() {
+    fn nobody_sees_a_password() {
         let base = Base::parse("https://me:secret@updates.example/a@b").expect("an address");
         assert_eq!(base.join("x").to_string(), "https://updates.example/a@b/x");
     }
