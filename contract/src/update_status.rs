@@ -97,8 +97,10 @@ impl State {
         let legal = match (&self, &next) {
             // Another release, or an end without a change.
             (Idle | Healthy { .. } | RolledBack { .. }, Downloading { .. } | Idle) => true,
-            // What was found staged, on trial or given up when the updater started.
+            // What was found staged, on trial or given up when the updater started; and the system in
+            // the other slot, to which a person goes back.
             (Idle, Staged { .. } | Trial { .. } | RolledBack { .. }) => true,
+            (Healthy { .. } | RolledBack { .. } | Waiting { .. }, Staged { .. }) => true,
             (Downloading { version: a }, Staged { version: b }) => a == b,
             (Downloading { .. }, Idle) => true,
             (Staged { version: a } | Waiting { version: a, .. }, Waiting { version: b, .. }) => {

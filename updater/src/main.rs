@@ -35,7 +35,7 @@ enum Command {
     Apply {
         /// This release instead of the channel's.
         version: Option<String>,
-        /// Also a release that failed here before, or an older one.
+        /// Also a release that failed here before.
         #[arg(long)]
         force: bool,
         /// Leave the restart to someone else.

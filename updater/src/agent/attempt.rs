@@ -6,7 +6,7 @@ use crate::decide::{self, Goal, Wish};
 use crate::error::{Error, On, Result};
 use crate::install::{self, Plan, Step};
 use crate::store::Attempt;
-use contract::record::{Record, SlotEntry};
+use contract::record::{Record, State};
 use contract::release::{Parts, Release};
 use contract::update::Full;
 use contract::update_status::State as Stand;
@@ -56,8 +56,8 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
     /// Looks, and installs what is to be installed.
     pub(super) fn attempt(&self, wish: &Wish) -> Result<Outcome> {
         let Ok(_busy) = self.busy.try_lock() else { return Ok(is_busy()) };
-        if let Stand::Trial { version } = &self.lock().stand {
-            return Ok(Outcome::Refused(format!("{version} is on trial; wait for its end")));
+        if let Some(refused) = self.not_now() {
+            return Ok(refused);
         }
         if !wish.asked && self.waits_by_wish() {
             return Ok(Outcome::Refused("what a person chose waits for its restart".to_owned()));
@@ -119,12 +119,13 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
             return Ok(());
         };
         let target = self.running.other();
-        let forget = |record: &Record| {
+        // It is whole, and stays as the last resort.
+        let give_up = |record: &Record| {
             let mut next = *record;
-            next[target] = SlotEntry::EMPTY;
-            (next != *record).then_some(next)
+            next.give_up(target, "no longer wanted");
+            matches!(record[target].state, State::Trial { .. }).then_some(next)
         };
-        self.disk.state.change(forget).on("write", "the boot record")?;
+        self.disk.state.change(give_up).on("write", "the boot record")?;
         shared.store.saved.attempt = None;
         self.event(&mut shared, &version, Some(target), "dropped", "no longer wanted", Vec::new());
         self.go(&mut shared, Stand::Idle);
