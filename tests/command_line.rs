@@ -1,91 +1,58 @@
 //! What a person sees: help, and the answer to every kind of bad input, by running `berth`.
-//!
-//! Each test writes a transcript and compares it with `snapshots/NAME.txt`. `BERTH_BLESS=1` writes
-//! the file instead; read the difference before committing it.
 
+use e2e::transcript::Transcript;
 use e2e::{berth, build, cache, project, toolset};
 use image_builder::cache::{Cache, Hashing, hex, key, parse_hex};
 use rustix::process::Signal;
 use std::fs::FileTimes;
 use std::net::TcpListener;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, SystemTime};
 
-/// A folder to work in, and what was typed and seen there.
+/// A folder with a definition `host.toml` that builds and an empty folder `out`, and what was typed
+/// and seen there.
 struct Session {
-    folder: tempfile::TempDir,
-    transcript: String,
+    seen: Transcript,
+}
+
+impl Deref for Session {
+    type Target = Transcript;
+    fn deref(&self) -> &Transcript {
+        &self.seen
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Transcript {
+        &mut self.seen
+    }
 }
 
 impl Session {
-    /// With a definition `host.toml` that builds, and an empty folder `out`.
     fn new() -> Session {
         // Packages and indexes are in the cache after this, so that nothing below needs a network.
         build("configs/containerd.toml", &["name=e2e-command-line"]);
-        let folder = tempfile::tempdir().expect("a folder");
-        let session = Session { folder, transcript: String::new() };
-        std::fs::create_dir(session.path("out")).expect("a folder");
-        session.write("host.toml", DEFINITION);
-        session
+        let seen = Transcript::new();
+        std::fs::create_dir(seen.path("out")).expect("a folder");
+        seen.write("host.toml", DEFINITION);
+        Session { seen }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).expect("written");
-    }
-
-    /// Runs `berth` with arguments that hold no spaces; notes what it said and how it ended.
-    fn berth(&mut self, args: &str) -> Option<i32> {
-        let mut command = Command::new(berth());
-        command.args(args.split(' ').filter(|arg| !arg.is_empty()));
-        self.run(args, command)
-    }
-
-    fn run(&mut self, shown: &str, mut command: Command) -> Option<i32> {
-        let output = command.current_dir(self.folder.path()).output().expect("it starts");
-        let code = output.status.code();
-        let out = String::from_utf8(output.stdout).expect("text");
-        let errors = String::from_utf8(output.stderr).expect("text");
-        // How a machine is emulated depends on this one.
-        let errors = errors.lines().filter(|line| !line.starts_with("berth: starting"));
-        self.transcript += &format!("$ berth {shown}\n");
-        for line in out.lines().chain(errors) {
-            self.transcript += &format!("{}\n", line.trim_end());
-        }
-        match code {
-            Some(code) => self.transcript += &format!("[{code}]\n\n"),
-            None => self.transcript += &format!("[{}]\n\n", output.status),
-        }
-        code
-    }
-
-    /// The same for what has to fail and to leave the folder `out` empty.
+    /// Runs what has to fail and to leave the folder `out` empty.
     fn refused(&mut self, args: &str) {
         let code = self.berth(args);
-        assert!(matches!(code, Some(1 | 2)), "{args}: {code:?}\n{}", self.transcript);
+        assert!(matches!(code, Some(1 | 2)), "{args}: {code:?}\n{}", self.text);
         let left = names(&self.path("out"));
         assert!(left.is_empty(), "{args}: left behind {left:?}");
     }
 
     /// Compares what was seen with what it should be. `unstable` texts are shown as `[...]`.
     fn compare(self, name: &str, unstable: &[&str]) {
-        let folder = self.folder.path().to_str().expect("a plain path").to_owned();
-        let mut seen = self.transcript.replace(&folder, "[folder]");
-        for text in unstable {
-            seen = seen.replace(text, "[...]");
-        }
-        let path = project().join("tests/snapshots").join(format!("{name}.txt"));
-        if std::env::var_os("BERTH_BLESS").is_some() {
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            std::fs::write(&path, &seen).expect("written");
-        }
-        let expected = std::fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(seen, expected, "{} differs:\n{seen}", path.display());
+        let hide = |seen: String, text: &&str| seen.replace(*text, "[...]");
+        self.seen.compare(name, |seen| unstable.iter().fold(seen, hide));
     }
 }
 
@@ -183,7 +150,7 @@ fn files_that_are_not_there_and_folders_in_their_place() {
         "build host.toml -o out --offline --set images=[\"gone.tar\"]",
     ] {
         session.refused(args);
-        assert!(session.transcript.ends_with("[2]\n\n"), "{}", session.transcript);
+        assert!(session.text.ends_with("[2]\n\n"), "{}", session.text);
     }
     session.compare("files", &[]);
 }
@@ -210,19 +177,15 @@ fn a_build_that_is_killed_leaves_nothing() {
             assert_eq!(names(&session.path("out")), [""; 0], "{args}: {signal:?}");
         }
         // Nothing that it left elsewhere is in the way.
-        assert_eq!(session.berth(&args), Some(0), "{}", session.transcript);
+        assert_eq!(session.berth(&args), Some(0), "{}", session.text);
         clear(&session.path("out"));
     }
 }
 
 /// Sends `signal` as soon as an output is open.
 fn kill_while_it_writes(session: &Session, args: &str, signal: Signal) -> ExitStatus {
-    let mut child = Command::new(berth())
-        .args(args.split(' '))
-        .current_dir(session.folder.path())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("it starts");
+    let mut command = session.command(args);
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().expect("it starts");
     let pid = rustix::process::Pid::from_child(&child);
     let open = format!("/proc/{}/fd", child.id());
     let begun = || {
@@ -287,7 +250,7 @@ fn a_pinned_version_that_is_not_there() {
     let mut session = Session::new();
     session.refused("build host.toml -o out --offline --set packages=[\"nano=1.0\"]");
     // What Debian has instead changes with its updates.
-    let seen = session.transcript.clone();
+    let seen = session.text.clone();
     let (_, has) = seen.split_once("trixie has ").expect("the versions that there are");
     session.compare("pin", &[has.lines().next().expect("a line")]);
 }
@@ -301,14 +264,14 @@ fn partitions_that_are_too_small() {
         let mut session = Session::new();
         let args = format!("build host.toml -o out --offline --set {set}");
         session.refused(&args);
-        let seen = session.transcript.clone();
+        let seen = session.text.clone();
         assert!(seen.contains("MiB too large") && seen.ends_with("[2]\n\n"), "{seen}");
         // With the size of the hint it fits.
         let (_, size) = seen.split_once(hint).expect("a hint");
         let size = size.split('"').next().expect("a size").replace(' ', "");
         let set = format!("partitions.{name}={size}");
         let code = session.berth(&format!("build host.toml -o out --offline --set {set}"));
-        assert_eq!(code, Some(0), "{}", session.transcript);
+        assert_eq!(code, Some(0), "{}", session.text);
     }
 }
 
@@ -379,14 +342,14 @@ fn a_damaged_cache() {
     // Unpacked again, as long as the package itself is whole.
     if cache.blob(&sha256).exists() {
         let code = session.berth(&format!("build host.toml -o again {args} {SMALL}"));
-        assert_eq!(code, Some(0), "{}", session.transcript);
+        assert_eq!(code, Some(0), "{}", session.text);
         let [good, again] = ["good", "again"].map(|f| digest(&session.path(f).join("host-1.raw")));
         assert_eq!(again, good);
         damage(&unpacked, own.path());
         damage(&cache.blob(&sha256), own.path());
         std::fs::remove_dir_all(own.path().join("built")).expect("removed");
     }
-    session.transcript.clear();
+    session.text.clear();
     session.refused(&format!("build host.toml -o out {args}"));
     session.compare("cache", &[own.path().to_str().expect("a plain path"), version]);
 }
@@ -438,7 +401,7 @@ fn a_port_in_use() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its number").port();
     session.refused(&format!("run {} --ephemeral -p {port}:80", image.display()));
-    let seen = session.transcript.clone();
+    let seen = session.text.clone();
     let hint = seen.split("choose another: -p ").nth(1).and_then(|h| h.split(':').next());
     let other = hint.expect("a hint with another port").to_owned();
     assert_ne!(other, port.to_string());
@@ -453,7 +416,7 @@ fn a_file_that_cannot_be_written_whole() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -f 20000; exec \"$0\" \"$@\""]).arg(berth());
     command.args(args.split(' '));
-    assert_eq!(session.run(args, command), Some(1), "{}", session.transcript);
+    assert_eq!(session.run(args, command), Some(1), "{}", session.text);
     assert_eq!(names(&session.path("out")), [""; 0]);
     session.compare("file-size", &[]);
 }
@@ -476,8 +439,8 @@ fn a_full_disk() {
         command.args(["--map-root-user", "--mount", "sh", "-c", &script]).arg(berth());
         command.args(args.split(' '));
         let code = session.run(args, command);
-        assert_ne!(code, Some(77), "user namespaces are needed: {}", session.transcript);
-        assert_eq!(code, Some(1), "{}", session.transcript);
+        assert_ne!(code, Some(77), "user namespaces are needed: {}", session.text);
+        assert_eq!(code, Some(1), "{}", session.text);
     }
     session.compare("disk-full", &[]);
 }

@@ -1,6 +1,8 @@
 //! What the scenarios share: images built once, machines started from copies of them.
 
 use contract::Slot;
+pub mod transcript;
+
 use contract::console::Ready;
 use contract::layout::{BLOCK, Partition, RECORD_OFFSETS};
 use contract::record::{Record, SlotEntry, State};

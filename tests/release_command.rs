@@ -1,17 +1,17 @@
 //! `berth keys` and `berth release` as a person types them: a whole life of a repository, and the
 //! answer to every kind of bad input.
-//!
-//! Transcripts are compared with `snapshots/release-*.txt`; `BERTH_BLESS=1` writes them instead.
 
 use contract::Slot;
 use contract::layout::Partition;
-use e2e::{berth, project};
+use e2e::berth;
+use e2e::transcript::Transcript;
 use image_builder::definition::Sizes;
 use image_builder::image::{disk, fat};
 use image_builder::release::{self, KeyFolder, Lifetimes, Signing};
 use image_builder::tree::{Node, Tree};
 use jiff::{SignedDuration, Timestamp};
 use std::fs::{self, File};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,21 +22,28 @@ const MIB: u64 = 1 << 20;
 /// A folder with keys and images of a system that is as small as one can be, and what was typed and
 /// seen there.
 struct Session {
-    folder: tempfile::TempDir,
-    transcript: String,
+    seen: Transcript,
+}
+
+impl Deref for Session {
+    type Target = Transcript;
+    fn deref(&self) -> &Transcript {
+        &self.seen
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Transcript {
+        &mut self.seen
+    }
 }
 
 impl Session {
     fn new() -> Session {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut session = Session { folder, transcript: String::new() };
+        let mut session = Session { seen: Transcript::new() };
         assert_eq!(session.berth("keys init keys"), Some(0));
-        session.transcript.clear();
+        session.text.clear();
         session
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
     }
 
     /// An image with a root filesystem of little but noise.
@@ -67,38 +74,16 @@ impl Session {
         path
     }
 
-    fn command(&self, args: &str) -> Command {
-        let mut command = Command::new(berth());
-        command.args(args.split(' ').filter(|arg| !arg.is_empty()));
-        command.current_dir(self.folder.path());
-        command
-    }
-
-    /// Runs `berth` with arguments that hold no spaces; notes what it said and how it ended.
-    fn berth(&mut self, args: &str) -> Option<i32> {
-        let output = self.command(args).output().expect("berth starts");
-        let code = output.status.code();
-        self.transcript += &format!("$ berth {args}\n");
-        for bytes in [output.stdout, output.stderr] {
-            let text = String::from_utf8(bytes).expect("text");
-            // How far the coder is depends on the machine.
-            let lines = text.lines().filter(|line| !line.ends_with('%'));
-            lines.for_each(|line| self.transcript += &format!("{}\n", line.trim_end()));
-        }
-        self.transcript += &format!("[{code:?}]\n\n").replace("Some(", "").replace(")", "");
-        code
-    }
-
     fn done(&mut self, args: &str) {
-        assert_eq!(self.berth(args), Some(0), "{args}\n{}", self.transcript);
+        assert_eq!(self.berth(args), Some(0), "{args}\n{}", self.text);
     }
 
     /// Runs what has to fail and to leave everything as it is.
     fn refused(&mut self, args: &str) {
-        let before = files(self.folder.path());
+        let before = files(self.folder());
         let code = self.berth(args);
-        assert!(matches!(code, Some(1 | 2)), "{args}: {code:?}\n{}", self.transcript);
-        assert_eq!(files(self.folder.path()), before, "{args}");
+        assert!(matches!(code, Some(1 | 2)), "{args}: {code:?}\n{}", self.text);
+        assert_eq!(files(self.folder()), before, "{args}");
     }
 
     /// A repository in `repo` whose channel `stable` points to 1.0 and then to 1.1.
@@ -113,14 +98,7 @@ impl Session {
 
     /// Compares what was seen with what it should be, without digests and dates.
     fn compare(&self, name: &str) {
-        let folder = self.folder.path().to_str().expect("a plain path");
-        let seen = blur(&self.transcript.replace(folder, "[folder]"));
-        let path = project().join("tests/snapshots").join(format!("release-{name}.txt"));
-        if std::env::var_os("BERTH_BLESS").is_some() {
-            fs::write(&path, &seen).expect("written");
-        }
-        let expected = fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(seen, expected, "{} differs:\n{seen}", path.display());
+        self.seen.compare(&format!("release-{name}"), |seen| blur(&seen));
     }
 }
 
@@ -235,7 +213,7 @@ fn the_life_of_a_repository() {
 fn keys_that_are_wrong() {
     let mut session = Session::new();
     session.publish();
-    session.transcript.clear();
+    session.text.clear();
     session.refused("keys init keys");
     session.refused("keys init new --root-threshold 3 --root-keys 2");
     session.refused("keys init new --expires soon");
@@ -268,7 +246,7 @@ fn keys_that_are_wrong() {
 fn what_cannot_be_published() {
     let mut session = Session::new();
     session.publish();
-    session.transcript.clear();
+    session.text.clear();
     session.image("other", "2.0");
     session.image("host", "1.2");
     session.image("host", "0.9");
@@ -305,7 +283,7 @@ fn what_cannot_be_published() {
 fn repositories_that_are_none_or_damaged() {
     let mut session = Session::new();
     session.publish();
-    session.transcript.clear();
+    session.text.clear();
     for args in [
         "list absent",
         "verify keys",
@@ -371,7 +349,7 @@ fn the_trusted_root_lies_in_the_image() {
 fn two_at_once() {
     let mut session = Session::new();
     session.publish();
-    session.transcript.clear();
+    session.text.clear();
     let lock = File::options().write(true).open(session.path("repo/.lock")).expect("the lock");
     lock.lock().expect("locked");
     session.refused("release promote repo 1.1 --channel beta --keys keys");
@@ -390,7 +368,7 @@ fn a_disk_that_is_full() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -f 100; exec \"$0\" \"$@\""]).arg(berth());
     command.args(["release", "add", "repo", "--keys", "keys", "--image", "host-1.2.raw"]);
-    let output = command.current_dir(session.folder.path()).output().expect("berth starts");
+    let output = command.current_dir(session.folder()).output().expect("berth starts");
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr).expect("text");
     assert!(errors.contains("error: write ") && errors.contains("hint: "), "{errors}");
