@@ -31,6 +31,15 @@ run: build ## Build the demonstration image, boot a copy of it, print the addres
 	cp --update --sparse=always out/demo-1.0.0.raw out/demo-disk.raw
 	$(BERTH) run out/demo-disk.raw -p 8080:8080 --host-config configs/demo/host.toml
 
+.PHONY: demo-update
+demo-update: build ## Watch a host update itself, and undo a release that does not work
+	$(CARGO) test --release -p e2e --test demo_update -- --nocapture
+
+.PHONY: proof
+proof: build ## The long form of the power cuts: every state of the disk, and real pulled plugs
+	BERTH_PROOF=full $(CARGO) test --release -p updater --test power_cut -- --nocapture
+	$(CARGO) test --release -p e2e --test plugs -- --nocapture
+
 .PHONY: test
 test: build ## Everything: unit, property, snapshot tests and virtual machines
 	$(CARGO) test --release --no-fail-fast

@@ -1,8 +1,11 @@
 //! What the scenarios share: images built once, machines started from copies of them.
 
-use contract::Slot;
+pub mod published;
+#[path = "../updater/tests/server/mod.rs"]
+pub mod server;
 pub mod transcript;
 
+use contract::Slot;
 use contract::console::Ready;
 use contract::layout::{BLOCK, Partition, RECORD_OFFSETS};
 use contract::record::{Record, SlotEntry, State};
@@ -34,7 +37,7 @@ pub fn project() -> &'static Path {
 }
 
 /// Where images for tests are kept from one test program to the next.
-fn images() -> PathBuf {
+pub fn images() -> PathBuf {
     let folder = berth().parent().expect("a folder").join("e2e");
     std::fs::create_dir_all(&folder).expect("a folder for images");
     folder
@@ -116,6 +119,24 @@ pub fn hanging_image() -> &'static Path {
                     echo this init does nothing from here on > /dev/console\n\
                     while :; do busybox sleep 1000; done\n\"\"\"}]";
         build("configs/containerd.toml", &["name=e2e-hanging", "debug.shell=true", init])
+    })
+}
+
+/// The containerd image with a kernel that finds no PID 1.
+pub fn panicking_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let arguments = "kernel-arguments=[\"console=ttyS0,115200\",\"rdinit=/missing\"]";
+        build("configs/containerd.toml", &["name=e2e-panicking", arguments])
+    })
+}
+
+/// The containerd image without the driver of the virtual machines' network card.
+pub fn offline_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let drop = "drop=[\"/usr/lib/modules/*/kernel/drivers/net/virtio_net.ko*\"]";
+        build("configs/containerd.toml", &["name=e2e-offline", "debug.shell=true", drop])
     })
 }
 

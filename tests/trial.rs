@@ -45,6 +45,64 @@ services:
 "#;
 
 #[test]
+fn a_workload_that_turns_unhealthy_during_the_trial_costs_the_slot_its_trial() {
+    let disk = Disk::copy_of(docker_image());
+    disk.install_in_b(docker_image(), "2.0.0", State::Trial { tries: 2 });
+    disk.put_on_esp(
+        "host.toml",
+        "[update]\nsoak = 20\ndeadline = 200\n\
+         [[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 100\n",
+    );
+    disk.put_on_esp("app.yaml", HEALTHY_FOR_A_WHILE_IN_SLOT_B);
+    let mut host = start(&disk.config());
+    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial", BOOT).expect("slot b");
+    assert_eq!(host.wait_ready(BOOT).expect("the host gets ready").workloads_up, 1);
+    host.wait_for_line("berth: slot b is given up", BOOT).expect("the end of the trial");
+    assert_eq!(falls_back(&mut host).workloads_up, 1);
+    host.pull_plug();
+    let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
+    let why = "workload app: app is running unhealthy";
+    assert!(report.matches(why).count() >= 2, "in the record and in the journal: {report}");
+}
+
+const HEALTHY_FOR_A_WHILE_IN_SLOT_B: &str = r#"
+services:
+  app:
+    image: berth.local/busybox:1
+    command: ["busybox", "sh", "-c", "busybox sleep 12; touch /tmp/$BERTH_SLOT; busybox sleep 100000"]
+    environment: { BERTH_SLOT: "${BERTH_SLOT}" }
+    healthcheck:
+      test: ["CMD", "busybox", "test", "!", "-e", "/tmp/b"]
+      interval: 1s
+      retries: 2
+"#;
+
+#[test]
+fn a_kernel_that_panics_costs_the_slot_its_trial() {
+    let disk = Disk::copy_of(containerd_image());
+    disk.install_in_b(panicking_image(), "2.0.0", State::Trial { tries: 1 });
+    let mut host = start(&disk.config());
+    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial, 0 starts", BOOT).expect("b");
+    host.wait_for_line("Kernel panic - not syncing", BOOT).expect("the panic");
+    host.wait_for_line("berth-picker: slot b given up: no tries left", BOOT).expect("a restart");
+    falls_back(&mut host);
+}
+
+#[test]
+fn a_host_without_a_network_costs_the_slot_its_trial() {
+    let disk = Disk::copy_of(containerd_image());
+    disk.install_in_b(offline_image(), "2.0.0", State::Trial { tries: 2 });
+    disk.put_on_esp("host.toml", "[update]\nsoak = 1\ndeadline = 40\n");
+    let mut host = start(&disk.config());
+    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial", BOOT).expect("slot b");
+    host.wait_for_line("berth: slot b is given up", BOOT).expect("the end of the trial");
+    falls_back(&mut host);
+    host.pull_plug();
+    let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
+    assert!(report.matches("network").count() >= 2, "in the record and in the journal: {report}");
+}
+
+#[test]
 fn an_init_that_hangs_is_ended_by_the_hardware_watchdog() {
     let disk = Disk::copy_of(containerd_image());
     disk.install_in_b(hanging_image(), "2.0.0", State::Trial { tries: 1 });

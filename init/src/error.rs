@@ -35,6 +35,14 @@ pub enum Error {
         /// One reason for each slot.
         tried: Vec<String>,
     },
+    /// The PID 1 of the root filesystem cannot be started.
+    #[error("start {program}")]
+    NoStart {
+        /// Its path.
+        program: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A program of the image did not do its work.
     #[error("{tool}: {problem}")]
     Tool {

@@ -47,7 +47,7 @@ pub fn catch_panics() {
 /// This boot cannot go on.
 pub fn fail(error: &Error) -> ! {
     let fault = match root_cause(error) {
-        Error::NoRoot { .. } => Fault::SlotLost,
+        Error::NoRoot { .. } | Error::NoStart { .. } => Fault::SlotLost,
         _ => Fault::Unclear,
     };
     end(&chain(error), fault)

@@ -61,7 +61,8 @@ pub fn initramfs() -> Result<Infallible, Error> {
         sys::mount::switch_root(root::MOUNT_POINT).on("change to", root::MOUNT_POINT)?;
         let mut next = Command::new(NEXT);
         watchdog::hand_over(&mut next)?;
-        Err(next.exec()).on("start", NEXT)
+        // Blocks of it that do not match the root hash fail to be read, now and at each restart.
+        Err(Error::NoStart { program: NEXT, source: next.exec() })
     })
 }
 

@@ -28,6 +28,8 @@ pub enum Fault {
     Status(u16, u32),
     /// Takes the request, and says nothing.
     Silent,
+    /// Answers when this fault is healed, not before.
+    Hold,
     /// A byte now and then.
     Trickle,
     /// Sends the client elsewhere and elsewhere.
@@ -41,6 +43,7 @@ struct State {
     faults: Vec<(String, Fault)>,
     /// Paths and ranges that were asked for.
     log: Vec<(String, Option<String>)>,
+    sent: u64,
     stopped: bool,
 }
 
@@ -52,8 +55,14 @@ pub struct Server {
 
 #[allow(dead_code, reason = "no test uses all of them")]
 impl Server {
+    /// On a free port.
     pub fn start() -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Server::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// On a port that may have served before.
+    pub fn start_at(address: SocketAddr) -> Server {
+        let listener = TcpListener::bind(address).expect("a port");
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
@@ -68,30 +77,52 @@ impl Server {
         Server { address, state }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
+    /// Serves a file.
     pub fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
         lock(&self.state).files.insert(path.to_owned(), content.into());
     }
 
+    /// All that is served.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         lock(&self.state).files.clone()
     }
 
+    /// Serves these instead.
     pub fn set_files(&self, files: BTreeMap<String, Vec<u8>>) {
         lock(&self.state).files = files;
     }
 
+    /// No longer serves a file.
     pub fn remove(&self, path: &str) {
         lock(&self.state).files.remove(path).expect("a file that is there");
     }
 
+    /// Fails from now on whoever asks for a path with this part.
     pub fn fail(&self, part: &str, fault: Fault) {
         lock(&self.state).faults.push((part.to_owned(), fault));
     }
 
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        lock(&self.state).faults.clear();
+    }
+
+    /// Bytes of files that were sent so far.
+    pub fn sent(&self) -> u64 {
+        lock(&self.state).sent
+    }
+
+    /// Paths and ranges that were asked for.
     pub fn requests(&self) -> Vec<(String, Option<String>)> {
         lock(&self.state).log.clone()
     }
@@ -136,6 +167,9 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         // Until the client has had enough.
         reader.read_to_end(&mut Vec::new())?;
         return Ok(());
+    }
+    while fault == Some(Fault::Hold) && lock(state).faults.iter().any(|(_, f)| *f == Fault::Hold) {
+        std::thread::sleep(Duration::from_millis(10));
     }
     if let Some(Fault::Status(status, _)) = fault {
         return write!(stream, "HTTP/1.1 {status} Bad\r\ncontent-length: 0\r\n\r\n");
@@ -190,7 +224,11 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             std::thread::sleep(Duration::from_millis(10));
             stream.write_all(std::slice::from_ref(byte))
         }),
-        _ => stream.write_all(body),
+        _ => body.chunks(16 << 10).try_for_each(|part| {
+            stream.write_all(part)?;
+            lock(state).sent += part.len() as u64;
+            Ok(())
+        }),
     }
 }
 
