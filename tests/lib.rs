@@ -113,22 +113,24 @@ pub fn large_sector_image() -> &'static Path {
 /// The containerd image with a PID 1 in its root that hangs as it starts.
 pub fn hanging_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let init = "file=[{path=\"/usr/lib/berth/init\",mode=\"0755\",content=\"\"\"\
-                    #!/usr/bin/busybox sh\n\
-                    echo this init does nothing from here on > /dev/console\n\
-                    while :; do busybox sleep 1000; done\n\"\"\"}]";
-        build("configs/containerd.toml", &["name=e2e-hanging", "debug.shell=true", init])
-    })
+    let script = "echo this init does nothing from here on > /dev/console\n\
+                  while :; do busybox sleep 1000; done";
+    IMAGE.get_or_init(|| with_init("e2e-hanging", script))
 }
 
-/// The containerd image with a kernel that finds no PID 1.
+/// The containerd image with a script as PID 1 in its root.
+fn with_init(name: &str, script: &str) -> PathBuf {
+    let init = format!(
+        "file=[{{path=\"/usr/lib/berth/init\",mode=\"0755\",content=\"\"\"\
+         #!/usr/bin/busybox sh\n{script}\n\"\"\"}}]"
+    );
+    build("configs/containerd.toml", &[&format!("name={name}"), "debug.shell=true", &init])
+}
+
+/// The containerd image with a PID 1 in its root under which the kernel panics.
 pub fn panicking_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let arguments = "kernel-arguments=[\"console=ttyS0,115200\",\"rdinit=/missing\"]";
-        build("configs/containerd.toml", &["name=e2e-panicking", arguments])
-    })
+    IMAGE.get_or_init(|| with_init("e2e-panicking", "echo c > /proc/sysrq-trigger"))
 }
 
 /// The containerd image without the driver of the virtual machines' network card.

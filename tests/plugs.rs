@@ -22,7 +22,7 @@ const NEW: usize = 16 << 20;
 enum Moment {
     /// When so much of the new bytes was sent, in thousandths.
     Download(u64),
-    /// When so many tenths are written.
+    /// When so many tenths, or more, are written.
     Write(u64),
     /// So many milliseconds after the last tenth is written: reading back, the commit, the restart.
     Commit(u64),
@@ -68,12 +68,15 @@ impl Database {
     /// Starts it, looks that nothing is lost, and writes to it until the plug is pulled.
     fn start(&mut self, host: &mut Machine) {
         self.starts += 1;
-        sh(host, "busybox mkdir -p /var/lib/pg && busybox chown 999:999 /var/lib/pg");
-        let run = "ctr run -d --net-host --env POSTGRES_PASSWORD=load \
+        // `ctr` covers /run of the container, where the socket would lie.
+        let folders = "/var/lib/pg /run/pg";
+        sh(host, &format!("busybox mkdir -p {folders} && busybox chown 999:999 {folders}"));
+        let run = "ctr run -d --net-host --log-uri file:///run/db.log --env POSTGRES_PASSWORD=load \
                    --mount type=bind,src=/var/lib/pg,dst=/var/lib/postgresql/data,options=rbind:rw \
+                   --mount type=bind,src=/run/pg,dst=/run/postgresql,options=rbind:rw \
                    berth.local/postgres:17 db";
         sh(host, &format!("{run}{}", self.starts));
-        let mut client = connect(host.port(5432).expect("a port"));
+        let mut client = connect(host);
         client
             .batch_execute("create table if not exists t (n bigint primary key)")
             .expect("a table");
@@ -106,7 +109,8 @@ fn confirmed_last(confirmed: &Mutex<Vec<i64>>) -> i64 {
     confirmed.lock().expect("the list").last().copied().unwrap_or(0)
 }
 
-fn connect(port: u16) -> Client {
+fn connect(host: &mut Machine) -> Client {
+    let port = host.port(5432).expect("a port");
     let end = Instant::now() + SOON;
     let mut config = postgres::Config::new();
     config.host("127.0.0.1").port(port).user("postgres").password("load").dbname("postgres");
@@ -114,9 +118,11 @@ fn connect(port: u16) -> Client {
     loop {
         match config.connect(NoTls) {
             Ok(client) => return client,
-            Err(e) => assert!(Instant::now() < end, "PostgreSQL does not answer: {e}"),
+            Err(e) if Instant::now() > end => {
+                panic!("PostgreSQL does not answer: {e}\n{}", sh(host, "busybox cat /run/db.log"))
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
         }
-        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
@@ -134,8 +140,13 @@ fn wait(moment: Moment, version: &str, host: &mut Machine, published: &Published
             return;
         }
         Moment::Write(tenths) => {
-            let line = format!("updater: {version} {tenths}0 % written");
-            host.wait_for_line(&line, BOOT).expect("the progress");
+            // A download that was interrupted goes on in the middle.
+            let mut written = 0;
+            while written < tenths * 10 {
+                let line = host.wait_for_line(" % written", BOOT).expect("the progress").text;
+                let words: Vec<_> = line.split(' ').collect();
+                written = words[words.len() - 3].parse().expect("a number");
+            }
             return;
         }
         Moment::Commit(_) => {
@@ -154,7 +165,7 @@ fn whenever_the_plug_is_pulled_the_update_completes_and_nothing_is_lost() {
     let published = Published::new();
     let first = numbered(1);
     published.add(&first);
-    let update = "interval = 4\nsoak = 2\ntries = 5\ndeadline = 120";
+    let update = "interval = 5\nsoak = 2\ntries = 5\ndeadline = 120";
     let disk = published.disk(&first, update);
     let config = Config { ports: vec![forward(5432)], ..disk.config() };
     let mut database = Database { confirmed: Arc::default(), starts: 0, writer: None };

@@ -9,9 +9,8 @@ use qemu::Machine;
 
 /// Waits until the agent states a problem.
 fn states(host: &mut Machine, problem: &str) {
-    let line = format!("berth: updater: {problem}");
-    host.wait_for_line(&line, BOOT).expect("the problem");
-    let status = sh(host, "berth-updater status");
+    host.wait_for_line(problem, BOOT).expect("the problem");
+    let status = sh_until(host, "berth-updater status", |text| text.contains(problem));
     assert!(status.contains("running   2.0.0 in slot b"), "{status}");
 }
 
@@ -33,7 +32,7 @@ fn a_host_survives_its_repository() {
     silent.fail("", Fault::Silent);
     lying.fail("", Fault::Length(1 << 40));
     cutting.fail("", Fault::Cut(1000));
-    let update = "interval = 4\nsoak = 1\ntries = 2\ndeadline = 120";
+    let update = "interval = 5\nsoak = 1\ntries = 2\ndeadline = 120";
     let disk = published.disk_of_mirrors(&first, &mirrors, "[time]\nservers = []\n", update);
 
     let mut host = start(&disk.config());
@@ -54,17 +53,17 @@ fn a_host_survives_its_repository() {
     // Yesterday's metadata, and someone else's.
     let now = published.server().files();
     published.server().set_files(before);
-    states(&mut host, "metadata/timestamp.json");
+    states(&mut host, "timestamp.json: version 2 of timestamp, after version 3 was seen");
     let other = Published::new();
     other.add(&first);
     published.server().set_files(other.server().files());
-    states(&mut host, "metadata/");
+    states(&mut host, "0 of the 1 signatures that it needs are right");
     published.server().set_files(now);
     sh_until(&mut host, "berth-updater status", |text| !text.contains("problem"));
 
     // Nobody answers; later someone does.
     published.stop();
-    states(&mut host, "");
+    states(&mut host, "Connection refused");
     published.restart();
     sh_until(&mut host, "berth-updater status", |text| !text.contains("problem"));
 

@@ -85,7 +85,12 @@ fn a_kernel_that_panics_costs_the_slot_its_trial() {
     host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial, 0 starts", BOOT).expect("b");
     host.wait_for_line("Kernel panic - not syncing", BOOT).expect("the panic");
     host.wait_for_line("berth-picker: slot b given up: no tries left", BOOT).expect("a restart");
-    falls_back(&mut host);
+    host.wait_for_line("berth-picker: slot a, version 1.0.0, healthy", BOOT).expect("slot a");
+    host.wait_for_line("warning: the kernel panicked: ", BOOT).expect("the panic is remembered");
+    host.wait_ready(BOOT).expect("the host gets ready");
+    let kept =
+        sh(&mut host, "busybox cat /var/lib/berth/last-panic; ls /sys/fs/pstore | busybox wc -l");
+    assert!(kept.contains("Kernel panic - not syncing") && kept.ends_with("\n0\n"), "{kept}");
 }
 
 #[test]

@@ -13,6 +13,10 @@ pub const PATH: &str = "/run/berth/boot";
 /// the end, as far as `/var` could be written.
 pub const LAST_WORDS: &str = "/var/lib/berth/last-words-";
 
+/// The last lines of the kernel's log before it panicked, as far as the firmware kept them; of whichever
+/// slot ran then.
+pub const LAST_PANIC: &str = "/var/lib/berth/last-panic";
+
 /// How this system was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handover {

@@ -20,6 +20,7 @@ mod log;
 mod modules;
 mod mounts;
 mod network;
+mod panic_record;
 mod power;
 mod random;
 mod root;

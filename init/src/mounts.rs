@@ -42,11 +42,12 @@ const FIRST: [Mount; 4] = [
 ];
 
 /// In the real root. cgroup2 is mounted where cgroups are set up.
-const SECOND: [Mount; 8] = [
+const SECOND: [Mount; 9] = [
     required("devpts", "/dev/pts", DEV, "gid=5,mode=620,ptmxmode=666"),
     required("tmpfs", "/dev/shm", MEMORY, "mode=1777"),
     required("tmpfs", "/tmp", MEMORY, "mode=1777,size=50%"),
     optional("mqueue", "/dev/mqueue", ""),
+    optional("pstore", "/sys/fs/pstore", ""),
     optional("securityfs", "/sys/kernel/security", ""),
     optional("tracefs", "/sys/kernel/tracing", "mode=700"),
     optional("bpf", "/sys/fs/bpf", "mode=700"),

@@ -10,8 +10,11 @@ use crate::serve::{self, Care};
 use crate::supervisor::Supervisor;
 use crate::uefi::Picked;
 use crate::var::{self, Var};
-use crate::{cgroup, clock, failure, host_config, identity, log, mounts, root, watchdog};
+use crate::{
+    cgroup, clock, failure, host_config, identity, log, mounts, panic_record, root, watchdog,
+};
 use contract::Slot;
+use contract::handover::LAST_PANIC;
 use contract::host_config::HostConfig;
 use contract::layout::{CMDLINE_DEBUG_SHELL, CMDLINE_ROOT_HASH, CMDLINE_VERSION, Partition};
 use contract::trailer::Trailer;
@@ -98,6 +101,7 @@ pub fn real_root() -> Result<Infallible, Error> {
     watchdog::arm();
     let var = stage("prepare /var", || var::mount_var(&boot.disk, &state, boot.slot))?;
     let var_keeps = matches!(var, Var::Ready { .. });
+    stage("ask how the last boot ended", || tell_of_panic(&state, var_keeps))?;
     let config =
         stage("read the host configuration", || Ok(host_config::load(&boot.disk, var_keeps)))?;
     stage("take an identity", || {
@@ -172,6 +176,25 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// Makes known, and keeps for the updater, what the firmware kept of a kernel that panicked.
+fn tell_of_panic(state: &BootState, var_keeps: bool) -> Result<(), Error> {
+    let taken = panic_record::take().unwrap_or_else(|e| {
+        log::warning(&chain(&e));
+        None
+    });
+    let Some(lines) = taken else { return Ok(()) };
+    let text = format!("the kernel panicked: {}", panic_record::reason(&lines));
+    log::warning(&text);
+    if let Err(e) = state.journal(None, &text) {
+        log::warning(&chain(&e));
+    }
+    if var_keeps {
+        let words = (lines.join("\n") + "\n").into_bytes();
+        sys::file::replace(Path::new(LAST_PANIC), &words, 0o600).on("write", LAST_PANIC)?;
+    }
+    Ok(())
 }
 
 /// What the boot partitions say of themselves.

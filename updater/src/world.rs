@@ -8,7 +8,7 @@ use crate::repository::{Config, OpenError, Repository};
 use crate::source::SourceError;
 use crate::store::FOLDER;
 use contract::Slot;
-use contract::handover::{Handover, LAST_WORDS, PATH, RUN_DIR};
+use contract::handover::{Handover, LAST_PANIC, LAST_WORDS, PATH, RUN_DIR};
 use contract::layout::{CMDLINE_ROOT_HASH, CMDLINE_VERSION};
 use contract::release::TRUSTED_ROOT;
 use contract::update::{CONFIG, Update};
@@ -106,13 +106,16 @@ impl World for RealWorld {
     }
 
     fn last_words(&self, slot: Slot) -> Vec<String> {
-        let text = fs::read_to_string(format!("{LAST_WORDS}{slot}")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        // A kernel that panics leaves no words of the slot's own.
+        let kept = fs::read_to_string(format!("{LAST_WORDS}{slot}"))
+            .or_else(|_| fs::read_to_string(LAST_PANIC));
+        kept.unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
     fn forget_words(&self, slot: Slot) {
         // Usually there are none.
         let _ = fs::remove_file(format!("{LAST_WORDS}{slot}"));
+        let _ = fs::remove_file(LAST_PANIC);
     }
 
     fn floor(&self, time: u64) {

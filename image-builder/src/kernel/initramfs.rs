@@ -20,8 +20,8 @@ const REQUIRED: [&str; 2] = ["dm_verity", "ext4"];
 
 /// Loaded unconditionally, ahead of [`REQUIRED`], where the kernel has them: dm-verity takes the
 /// best SHA-256 that is there when it opens a device; the firmware's variables say which slot the
-/// picker chose.
-const EARLY: [&str; 3] = ["efivarfs", "sha256_generic", "sha256_ssse3"];
+/// picker chose; a kernel that panics leaves its last lines in them.
+const EARLY: [&str; 4] = ["efivarfs", "efi_pstore", "sha256_generic", "sha256_ssse3"];
 
 /// Drivers of what a disk can hang on; loaded when the hardware is there. A kernel flavour has
 /// some of them.
