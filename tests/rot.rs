@@ -48,11 +48,11 @@ fn a_rotted_slot_is_repaired_and_a_full_var_stops_no_update() {
     assert!(history.contains("1.0.0  repaired: it had rotted"), "{history}");
 
     // Not one block is left on /var.
-    sh(
-        &mut host,
-        "busybox dd if=/dev/zero of=/var/lib/full bs=1M 2>&1 | busybox grep -q 'No space'",
-    );
-    sh(&mut host, "echo more >> /var/lib/full2; ! test -s /var/lib/full2");
+    let most = "busybox fallocate -l $(($(stat -f -c %a /var) * 4096 - (64 << 20))) /var/lib/most";
+    sh(&mut host, most);
+    let rest = "busybox dd if=/dev/zero of=/var/lib/rest bs=64k 2>&1 | busybox grep 'No space'";
+    sh(&mut host, rest);
+    sh(&mut host, "echo more > /var/lib/more; ! test -s /var/lib/more");
     published.add(&release("3.0.0", &[]));
     let applied = host.shell("berth-updater apply", SOON).expect("an answer");
     assert_eq!(applied.status, 0, "{}", applied.stdout);
