@@ -26,6 +26,7 @@ mod cut;
 mod decode;
 mod error;
 mod image;
+mod in_order;
 mod mix;
 mod patch;
 mod range;
