@@ -12,7 +12,10 @@
 //! Prints one line: what, bytes (table + pack, of which fetched), requests, seconds of CPU, peak
 //! memory.
 
-use delta::{Decoder, Held, Image, Images, Origin, Source, Table, chunks, patch, requests};
+use delta::{
+    Decoder, GAP, Held, Image, Images, MOST_REQUESTS, Origin, Source, Table, chunks, patch,
+    requests,
+};
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -83,7 +86,7 @@ fn apply(uki: &str, root: &str, out: &str) -> Result<(), Box<dyn Error>> {
             Ok(())
         })?;
     }
-    let requests = requests(table.pieces(), |_| true, 16, 64 << 10);
+    let requests = requests(table.pieces(), |_| true, MOST_REQUESTS, GAP);
     let fetched: u64 = requests.iter().map(|request| request.range.end - request.range.start).sum();
     println!(
         "apply    fetched {:>11} requests {:>3} made {:>4} MiB uki {:>4} MiB {}",

@@ -39,7 +39,7 @@ pub use decode::{Decoder, Sink};
 pub use error::{Error, Result};
 pub use image::{BLOCK, Image, Images, MAX_IMAGE, ReadAt, Source};
 pub use patch::patch;
-pub use requests::{Request, requests};
+pub use requests::{GAP, MOST_REQUESTS, Request, requests};
 pub use table::{Check, Digest, MAX_CHUNK, MAX_PAYLOAD, MAX_PIECE, Origin, Piece, Table};
 
 /// Told how many units of work are done, and of how many.

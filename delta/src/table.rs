@@ -12,7 +12,7 @@ use crate::image::{BLOCK, Image, MAX_IMAGE};
 use sha2::{Digest as _, Sha256};
 use std::ops::Range;
 
-const MAGIC: &[u8; 8] = b"BRTHTAB1";
+const MAGIC: &[u8; 8] = b"BRTHTAB2";
 /// Largest body of a table, in bytes: some 380,000 chunks.
 const MAX_BODY: usize = 8 << 20;
 /// Most pieces of a table: an 8 GiB image in chunks of 32 KiB.
