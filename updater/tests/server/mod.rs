@@ -32,6 +32,8 @@ pub enum Fault {
     Trickle,
     /// Sends the client elsewhere and elsewhere.
     Loop,
+    /// Sends the client to this port.
+    Elsewhere(u16),
 }
 
 #[derive(Default)]
@@ -70,6 +72,10 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
@@ -142,6 +148,13 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
     if fault == Some(Fault::Loop) {
         return write!(stream, "HTTP/1.1 302 Found\r\nlocation: /{path}x\r\n\r\n");
+    }
+    if let Some(Fault::Elsewhere(port)) = fault {
+        return write!(
+            stream,
+            "HTTP/1.1 307 Elsewhere\r\nlocation: http://127.0.0.1:{port}/{path}\r\n\
+             content-length: 0\r\n\r\n"
+        );
     }
     if fault == Some(Fault::Endless) {
         write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
