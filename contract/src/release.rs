@@ -22,6 +22,21 @@ pub const FORMAT: u32 = 1;
 /// Most bytes of a release or channel file.
 pub const MAX_LEN: u64 = 1 << 20;
 
+/// Most bytes of each kind of TUF metadata. Hosts read no more, and need about ten times as much
+/// memory to parse it; publishers refuse to sign more.
+pub mod limits {
+    /// Root metadata.
+    pub const ROOT: u64 = 1 << 20;
+    /// The timestamp.
+    pub const TIMESTAMP: u64 = 16 << 10;
+    /// A snapshot.
+    pub const SNAPSHOT: u64 = 256 << 10;
+    /// A list of targets: some five thousand releases.
+    pub const TARGETS: u64 = 1 << 20;
+    /// Any of them.
+    pub const ANY: u64 = 1 << 20;
+}
+
 /// The folder of TUF metadata in a repository.
 pub const METADATA_DIR: &str = "metadata";
 /// The folder of TUF targets in a repository.

@@ -40,7 +40,9 @@ pub use error::{Error, Result};
 pub use image::{BLOCK, Image, Images, MAX_IMAGE, ReadAt, Source};
 pub use patch::patch;
 pub use requests::{GAP, MOST_REQUESTS, Request, requests};
-pub use table::{Check, Digest, MAX_CHUNK, MAX_PAYLOAD, MAX_PIECE, Origin, Piece, Table};
+pub use table::{
+    Check, Digest, MAX_CHUNK, MAX_PAYLOAD, MAX_PIECE, MAX_TABLE, Origin, Piece, Table,
+};
 
 /// Told how many units of work are done, and of how many.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);

@@ -7,13 +7,13 @@ use crate::source::{Content, SourceError};
 use contract::Slot;
 use contract::manifest::File;
 use contract::release::Parts;
-use delta::{BLOCK, Decoder, GAP, Held, Images, MOST_REQUESTS, Piece, ReadAt, Source, Table};
+use delta::{
+    BLOCK, Decoder, GAP, Held, Images, MAX_TABLE, MOST_REQUESTS, Piece, ReadAt, Source, Table,
+};
 use sha2::{Digest, Sha256};
 use std::io;
 use sys::block::BlockDevice;
 
-/// Most bytes of a table of pieces. That of a 2 GiB root in chunks has 1 MiB.
-const MAX_TABLE: u64 = 16 << 20;
 /// A partition of the running slot, read at any place.
 pub struct Running<'a, D>(&'a D);
 

@@ -10,16 +10,13 @@ use contract::hex;
 use contract::layout::BLOCK;
 use contract::manifest::File as Described;
 use contract::release::{CONTENT_DIR, Parts, Patch, Release};
-use delta::{Decoder, Image, Images, Source, Table};
+use delta::{Decoder, Image, Images, MAX_TABLE, Source, Table};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-/// The largest table that is read.
-const MAX_TABLE: u64 = 16 << 20;
 
 /// All content files of a release.
 pub fn files(release: &Release) -> impl Iterator<Item = &Described> {

@@ -7,6 +7,7 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use contract::hex;
+use contract::release::limits;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
@@ -54,6 +55,16 @@ impl Role {
             Role::Targets => "targets",
             Role::Snapshot => "snapshot",
             Role::Timestamp => "timestamp",
+        }
+    }
+
+    /// Most bytes that hosts read of it.
+    pub fn limit(self) -> u64 {
+        match self {
+            Role::Root => limits::ROOT,
+            Role::Targets => limits::TARGETS,
+            Role::Snapshot => limits::SNAPSHOT,
+            Role::Timestamp => limits::TIMESTAMP,
         }
     }
 

@@ -209,6 +209,32 @@ fn what_cannot_be_published_changes_nothing() {
 }
 
 #[test]
+fn what_hosts_would_not_read_is_not_published() {
+    let workshop = Workshop::with(&["1.0"]);
+    let before = files(&workshop.repository());
+    let signing = workshop.signing();
+    let mut publisher =
+        publish::Publisher::open(&workshop.repository(), signing.keys, signing.now).expect("open");
+    let one = publisher.catalog.releases[0].clone();
+    let long = contract::release::Release { hardware: vec!["x".repeat(1 << 20)], ..one.clone() };
+    for number in 0..9000 {
+        let version = format!("1.0.{number}");
+        publisher.catalog.add(contract::release::Release { version, ..one.clone() });
+    }
+    let error = publisher.publish(&signing.lifetimes, signing.now).expect_err("too many");
+    let text = error.to_string();
+    assert!(text.starts_with("the targets metadata would have "), "{text}");
+    assert_eq!(files(&workshop.repository()), before);
+
+    publisher.catalog.releases.truncate(1);
+    publisher.catalog.add(contract::release::Release { version: "2".to_owned(), ..long });
+    let error = publisher.publish(&signing.lifetimes, signing.now).expect_err("too long");
+    assert!(error.to_string().starts_with("release-2.json would have "), "{error}");
+    drop(publisher);
+    assert_eq!(files(&workshop.repository()), before);
+}
+
+#[test]
 fn every_turned_bit_is_found() {
     let workshop = Workshop::with(&["1.0", "1.1"]);
     promote(&workshop.repository(), "1.1", "beta", &workshop.signing()).expect("promoted");
