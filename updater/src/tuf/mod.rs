@@ -151,6 +151,13 @@ pub struct Trusted {
     targets: Targets,
 }
 
+impl Trusted {
+    /// When the root expires, and nothing is taken from the repository any more.
+    pub fn root_expires(&self) -> Time {
+        self.root.expires()
+    }
+}
+
 /// Brings `store` up to date with the repository. `shipped_root` is the root that is trusted
 /// without further proof; `now` is when the refresh began.
 pub fn refresh(
