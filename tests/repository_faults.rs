@@ -27,7 +27,7 @@ fn a_host_survives_its_repository() {
     for mirror in [&silent, &lying, &cutting] {
         mirror.set_files(published.server().files());
     }
-    let mirrors = [&down, &silent, &lying, &cutting].map(|server| server.address().port());
+    let mirrors = [&down, &silent, &lying, &cutting].map(|server| server.port());
     drop(down);
     silent.fail("", Fault::Silent);
     lying.fail("", Fault::Length(1 << 40));

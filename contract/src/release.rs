@@ -22,6 +22,43 @@ pub const FORMAT: u32 = 1;
 /// Most bytes of a release or channel file.
 pub const MAX_LEN: u64 = 1 << 20;
 
+/// Most bytes of each kind of TUF metadata. Hosts read no more, and need about ten times as much
+/// memory to parse it; publishers refuse to sign more.
+pub mod limits {
+    /// Root metadata.
+    pub const ROOT: u64 = 1 << 20;
+    /// The timestamp.
+    pub const TIMESTAMP: u64 = 16 << 10;
+    /// A snapshot.
+    pub const SNAPSHOT: u64 = 256 << 10;
+    /// A list of targets: some five thousand releases.
+    pub const TARGETS: u64 = 1 << 20;
+    /// Any of them.
+    pub const ANY: u64 = 1 << 20;
+}
+
+/// So long before root metadata expires people are told, in seconds: the key that signs the next
+/// lies in a safe, and hosts take nothing from a repository whose root has expired.
+pub const ROOT_WARNING: u64 = 60 * 24 * 3600;
+
+/// The warning about metadata of a role that expires in less than `early` seconds, or has expired.
+/// `expires` and `now` are seconds since 1970 UTC.
+pub fn expiry_warning(role: &str, expires: u64, now: u64, early: u64) -> Option<String> {
+    match expires.saturating_sub(now) {
+        left if left >= early => None,
+        0 => Some(format!("the {role} metadata of the repository has expired")),
+        left => {
+            let days = left / (24 * 3600);
+            let when = match days {
+                0 => "in less than a day".to_owned(),
+                1 => "in a day".to_owned(),
+                days => format!("in {days} days"),
+            };
+            Some(format!("the {role} metadata of the repository expires {when}"))
+        }
+    }
+}
+
 /// The folder of TUF metadata in a repository.
 pub const METADATA_DIR: &str = "metadata";
 /// The folder of TUF targets in a repository.
@@ -286,6 +323,25 @@ mod tests {
         assert!(matches!(Release::parse(b"{}"), Err(Invalid::Json(_))));
         let newer = br#"{"format": 2, "what": "ever"}"#;
         assert_eq!(Release::parse(newer), Err(Invalid::Format(2)));
+    }
+
+    #[test]
+    fn people_are_told_before_it_is_too_late() {
+        const DAY: u64 = 24 * 3600;
+        let cases = [
+            (61 * DAY, None),
+            (60 * DAY, None),
+            (60 * DAY - 1, Some("expires in 59 days")),
+            (DAY, Some("expires in a day")),
+            (DAY - 1, Some("expires in less than a day")),
+            (0, Some("has expired")),
+        ];
+        for (left, expected) in cases {
+            let warning = expiry_warning("root", 400 * DAY + left, 400 * DAY, ROOT_WARNING);
+            let expected = expected.map(|end| format!("the root metadata of the repository {end}"));
+            assert_eq!(warning, expected, "{left}");
+        }
+        assert!(expiry_warning("root", 1, 2, ROOT_WARNING).is_some());
     }
 
     #[test]

@@ -227,6 +227,9 @@ pub struct Status {
     pub checked: Option<u64>,
     /// What went wrong last, if nothing has gone right since.
     pub problem: Option<String>,
+    /// What a person has to see to before it goes wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Something that happened to this host's slots.

@@ -7,13 +7,19 @@
 //! measure apply  OLD-UKI OLD-ROOT OUT                    decode both images into nothing
 //! ```
 //!
+//! `BERTH_THREADS` says on how many threads, instead of one a core.
+//!
 //! Prints one line: what, bytes (table + pack, of which fetched), requests, seconds of CPU, peak
 //! memory.
 
-use delta::{Decoder, Held, Image, Images, Origin, Source, Table, chunks, patch, requests};
+use delta::{
+    Decoder, GAP, Held, Image, Images, MOST_REQUESTS, Origin, Source, Table, chunks, patch,
+    requests,
+};
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,19 +29,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["patch", old_uki, old_root, uki, root, out] => {
             let (old, new) = (Pair::open(old_uki, old_root)?, Pair::open(uki, root)?);
             let mut pack = BufWriter::new(File::create(format!("{out}.pack"))?);
-            let table = patch(&old.images(), &new.images(), &mut pack, &mut |_, _| {})?;
+            let table = patch(&old.images(), &new.images(), threads()?, &mut pack, &mut |_, _| {})?;
             pack.flush()?;
             finish("patch", &table, out)
         }
         ["chunks", uki, root, out] => {
             let new = Pair::open(uki, root)?;
             let mut pack = BufWriter::new(File::create(format!("{out}.pack"))?);
-            let table = chunks(&new.images(), delta::LEVEL, &mut pack, &mut |_, _| {})?;
+            let table = chunks(&new.images(), delta::LEVEL, threads()?, &mut pack, &mut |_, _| {})?;
             pack.flush()?;
             finish("chunks", &table, out)
         }
         ["apply", old_uki, old_root, out] => apply(old_uki, old_root, out),
         _ => Err("usage: see the head of this file".into()),
+    }
+}
+
+/// As many as there are cores, or `BERTH_THREADS`.
+fn threads() -> Result<NonZeroUsize, Box<dyn Error>> {
+    match std::env::var("BERTH_THREADS") {
+        Ok(number) => Ok(number.parse()?),
+        Err(_) => Ok(std::thread::available_parallelism()?),
     }
 }
 
@@ -72,7 +86,7 @@ fn apply(uki: &str, root: &str, out: &str) -> Result<(), Box<dyn Error>> {
             Ok(())
         })?;
     }
-    let requests = requests(table.pieces(), |_| true, 16, 64 << 10);
+    let requests = requests(table.pieces(), |_| true, MOST_REQUESTS, GAP);
     let fetched: u64 = requests.iter().map(|request| request.range.end - request.range.start).sum();
     println!(
         "apply    fetched {:>11} requests {:>3} made {:>4} MiB uki {:>4} MiB {}",

@@ -2,6 +2,11 @@
 //! way of bsdiff (Percival, "Naive differences of executable code", 2003): exact matches from a
 //! suffix array, extended in both directions as long as more bytes agree than differ.
 
+use crate::error::Result;
+use crate::in_order::in_order;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+
 /// A stretch of the new bytes that resembles one of the old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -17,15 +22,44 @@ const GAIN: isize = 8;
 const PATIENCE: usize = 2048;
 const STRIDE: usize = 8;
 
+/// Bytes that are aligned as one. Where one such part ends a match does too, which costs next to
+/// nothing; the parts do not depend on the number of threads, so neither does the result.
+const PART: usize = 1 << 20;
+
 /// The segments, in order and without overlaps. What lies between them resembles nothing.
-pub fn align(index: &Index<'_>, new: &[u8], progress: &mut dyn FnMut(usize)) -> Vec<Segment> {
+/// `progress` is told of bytes that are done.
+pub fn align(
+    index: &Index<'_>,
+    new: &[u8],
+    threads: NonZeroUsize,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<Segment>> {
+    let mut all = Vec::new();
+    let worker = || {
+        |part: Range<usize>| {
+            let segments = align_part(index, &new[part.clone()]);
+            (part, segments)
+        }
+    };
+    let feed = |put: &mut dyn FnMut(Range<usize>) -> Result<()>| {
+        let mut starts = (0..new.len()).step_by(PART);
+        starts.try_for_each(|start| put(start..(start + PART).min(new.len())))
+    };
+    in_order(threads, worker, feed, |(part, segments)| {
+        all.extend(segments.iter().map(|s| Segment { new: part.start + s.new, ..*s }));
+        progress(part.len() as u64);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn align_part(index: &Index<'_>, new: &[u8]) -> Vec<Segment> {
     let old = index.text;
     let mut segments = Vec::new();
     let at = |place: usize, shift: isize| place.checked_add_signed(shift).and_then(|i| old.get(i));
     // The segment under way: it starts at `start` and reads at `+ shift`.
     let (mut start, mut shift) = (0, 0);
     let (mut scan, mut len, mut found) = (0, 0, 0);
-    let mut told = 0;
     while scan < new.len() {
         scan += len;
         len = 0;
@@ -49,10 +83,6 @@ pub fn align(index: &Index<'_>, new: &[u8], progress: &mut dyn FnMut(usize)) -> 
             counted = counted.max(next);
             scan = next;
             len = 0;
-        }
-        if scan - told > 1 << 20 {
-            progress(scan - told);
-            told = scan;
         }
         let goes_on = len as isize == right && scan < new.len();
         if goes_on {
@@ -87,7 +117,6 @@ pub fn align(index: &Index<'_>, new: &[u8], progress: &mut dyn FnMut(usize)) -> 
         start = scan - backward;
         shift = next_shift;
     }
-    progress(new.len() - told);
     segments
 }
 

@@ -4,46 +4,87 @@ use crate::Progress;
 use crate::cut::cut;
 use crate::error::{Error, Result};
 use crate::image::{Image, Images};
+use crate::in_order::in_order;
 use crate::table::{Digest, Origin, Piece, Table};
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use zstd::bulk::Compressor;
 
 /// The level of zstd that is worth its time for what many hosts download.
 pub const LEVEL: i32 = 19;
 
 /// Cuts both images, writes each chunk into the pack, compressed on its own, and returns the
-/// table. `level` is zstd's, from 1 to 22.
+/// table. `level` is zstd's, from 1 to 22. The result is the same for any number of threads; each
+/// takes some 10 MB of memory.
 pub fn chunks(
     new: &Images<'_>,
     level: i32,
+    threads: NonZeroUsize,
     pack: &mut dyn Write,
     progress: Progress<'_>,
 ) -> Result<Table> {
     let total = new.uki.len + new.root.len;
     let (mut done, mut written, mut pieces) = (0, 0, Vec::new());
-    let mut compressor = zstd::bulk::Compressor::new(level).map_err(Error::Compress)?;
-    for image in Image::ALL {
-        cut(new, image, &mut |cut| {
-            let (digest, origin) = match cut.bytes {
-                None => (None, Origin::Zero),
-                Some(bytes) => {
-                    let packed = compressor.compress(bytes).map_err(Error::Compress)?;
-                    // As long as the content means that it is the content.
-                    let frame = if packed.len() < bytes.len() { &packed } else { bytes };
-                    pack.write_all(frame)
-                        .map_err(|source| Error::Write { what: "the pack", source })?;
-                    let start = written;
-                    written += frame.len() as u64;
-                    (Some(Digest::of(bytes)), Origin::Frame(start..written))
-                }
-            };
-            pieces.push(Piece { image, offset: cut.offset, len: cut.len, digest, origin });
-            done += cut.len;
-            progress(done, total);
-            Ok(())
-        })?;
-    }
+    let feed = |put: &mut dyn FnMut(Job) -> Result<()>| {
+        Image::ALL.into_iter().try_for_each(|image| {
+            cut(new, image, &mut |cut| {
+                put(Job {
+                    image,
+                    offset: cut.offset,
+                    len: cut.len,
+                    bytes: cut.bytes.map(<[u8]>::to_vec),
+                })
+            })
+        })
+    };
+    let worker = || {
+        let mut zstd = Compressor::new(level);
+        move |job: Job| compress(zstd.as_mut(), job)
+    };
+    in_order(threads, worker, feed, |done_job: Result<Done>| {
+        let Done { job, content } = done_job?;
+        let (digest, origin) = match content {
+            None => (None, Origin::Zero),
+            Some((digest, frame)) => {
+                pack.write_all(&frame)
+                    .map_err(|source| Error::Write { what: "the pack", source })?;
+                let start = written;
+                written += frame.len() as u64;
+                (Some(digest), Origin::Frame(start..written))
+            }
+        };
+        pieces.push(Piece { image: job.image, offset: job.offset, len: job.len, digest, origin });
+        done += job.len;
+        progress(done, total);
+        Ok(())
+    })?;
     Ok(Table::new(pieces))
+}
+
+/// A stretch as cut, on its way to a thread.
+struct Job {
+    image: Image,
+    offset: u64,
+    len: u64,
+    /// Of a run of zeros `None`.
+    bytes: Option<Vec<u8>>,
+}
+
+/// What the thread made of it: digest and frame.
+struct Done {
+    job: Job,
+    content: Option<(Digest, Vec<u8>)>,
+}
+
+fn compress(zstd: Result<&mut Compressor<'static>, &mut io::Error>, mut job: Job) -> Result<Done> {
+    let Some(bytes) = job.bytes.take() else { return Ok(Done { job, content: None }) };
+    let zstd = zstd.map_err(|e| Error::Compress(io::Error::new(e.kind(), e.to_string())))?;
+    let packed = zstd.compress(&bytes).map_err(Error::Compress)?;
+    let digest = Digest::of(&bytes);
+    // As long as the content means that it is the content.
+    let frame = if packed.len() < bytes.len() { packed } else { bytes };
+    Ok(Done { job, content: Some((digest, frame)) })
 }
 
 /// The chunks that the running release has, and where.

@@ -1,7 +1,8 @@
 //! The cutter: where an image is cut into chunks. Cuts lie only between blocks, as the content of
 //! an ext4 file moves by whole blocks, and a cut depends only on the few blocks before it, so that
-//! the same content is cut alike wherever it lies. Changing anything here makes every host fetch
-//! everything once.
+//! the same content is cut alike wherever it lies. The head of a kernel image is cut after every
+//! block: its command line names the root hash, so one block of it differs in every release.
+//! Changing anything here makes every host fetch everything once.
 
 use crate::error::{Error, Result};
 use crate::image::{BLOCK, Image, Images, MAX_IMAGE};
@@ -10,6 +11,9 @@ use crate::table::MAX_CHUNK;
 /// Shortest chunk and run of zeros that is one, in blocks.
 const MIN_BLOCKS: usize = 4;
 const MAX_BLOCKS: usize = MAX_CHUNK as usize / BLOCK;
+/// Bytes of a kernel image that are cut after every block. The EFI stub and the small sections
+/// behind it, of which the command line is one, have some 90 KiB.
+const HEAD: u64 = 128 << 10;
 /// One block in 16 ends a chunk.
 const MASK: u64 = 15;
 /// How much is read at once.
@@ -33,7 +37,8 @@ pub fn cut(
     if len > MAX_IMAGE {
         return Err(Error::Refused("the image is larger than 8 GiB"));
     }
-    let mut cutter = Cutter { offset: 0, chunk: Vec::new(), zeros: 0, take };
+    let head = if image == Image::Uki { HEAD } else { 0 };
+    let mut cutter = Cutter { offset: 0, chunk: Vec::new(), zeros: 0, head, take };
     let mut buffer = vec![0; READ];
     let mut offset = 0;
     while offset < len {
@@ -51,6 +56,8 @@ struct Cutter<'t> {
     chunk: Vec<u8>,
     /// How many bytes of zeros follow the chunk. Short runs stay within it.
     zeros: u64,
+    /// Where the part ends in which every block is a chunk.
+    head: u64,
     take: &'t mut dyn FnMut(Cut<'_>) -> Result<()>,
 }
 
@@ -68,7 +75,10 @@ impl Cutter<'_> {
     /// Ends the chunk after this block if it is long enough and the block says so.
     fn end_at(&mut self, block: &[u8]) -> Result<()> {
         let blocks = self.chunk.len() / BLOCK;
-        if blocks >= MAX_BLOCKS || blocks >= MIN_BLOCKS && fingerprint(block) & MASK == 0 {
+        if self.offset < self.head
+            || blocks >= MAX_BLOCKS
+            || blocks >= MIN_BLOCKS && fingerprint(block) & MASK == 0
+        {
             self.hand_over()?;
         }
         Ok(())

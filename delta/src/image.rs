@@ -35,8 +35,8 @@ impl fmt::Display for Image {
     }
 }
 
-/// Bytes that can be read at any place.
-pub trait ReadAt {
+/// Bytes that can be read at any place, by several threads at once.
+pub trait ReadAt: Sync {
     /// Fills `buf` from `offset` on; an error if there are fewer bytes.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 }

@@ -26,6 +26,7 @@ mod cut;
 mod decode;
 mod error;
 mod image;
+mod in_order;
 mod mix;
 mod patch;
 mod range;
@@ -38,8 +39,10 @@ pub use decode::{Decoder, Sink};
 pub use error::{Error, Result};
 pub use image::{BLOCK, Image, Images, MAX_IMAGE, ReadAt, Source};
 pub use patch::patch;
-pub use requests::{Request, requests};
-pub use table::{Check, Digest, MAX_CHUNK, MAX_PAYLOAD, MAX_PIECE, Origin, Piece, Table};
+pub use requests::{GAP, MOST_REQUESTS, Request, requests};
+pub use table::{
+    Check, Digest, MAX_CHUNK, MAX_PAYLOAD, MAX_PIECE, MAX_TABLE, Origin, Piece, Table,
+};
 
 /// Told how many units of work are done, and of how many.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);

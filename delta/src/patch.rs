@@ -6,11 +6,13 @@ use crate::blocks::Old;
 use crate::bytes::{Bytes, RUN, Run};
 use crate::error::{Error, Result};
 use crate::image::{BLOCK, Image, Images};
+use crate::in_order::in_order;
 use crate::range::Encoder;
 use crate::script::{Kind, Model, Op, address, place};
 use crate::table::{Digest, MAX_PAYLOAD, Origin, Piece, Table};
 use sha2::{Digest as _, Sha256};
 use std::io::Write;
+use std::num::NonZeroUsize;
 
 /// A piece ends when it makes this many bytes...
 const PIECE: u64 = 32 << 20;
@@ -23,10 +25,12 @@ const STEP: u64 = 1 << 20;
 const LEVEL: i32 = 19;
 
 /// Compares two releases, writes the payloads of all pieces into the pack, and returns the table.
-/// Memory: the changed bytes of both, and four times those of the old one.
+/// Memory: the changed bytes of both, four times those of the old one, and for each thread up to
+/// 40 MB. The result is the same for any number of threads.
 pub fn patch(
     old: &Images<'_>,
     new: &Images<'_>,
+    threads: NonZeroUsize,
     pack: &mut dyn Write,
     progress: Progress<'_>,
 ) -> Result<Table> {
@@ -45,40 +49,55 @@ pub fn patch(
     drop(blocks);
     let old_text = gather(old, &left)?;
     let index = Index::new(&old_text);
-    let (mut pieces, mut written) = (Vec::new(), 0);
     let mut resolved = Vec::new();
     for (image, runs) in runs {
-        resolved.push((image, resolve(new, image, &runs, &index, &left)?));
-        progress(new.get(image).len);
+        resolved.push((image, resolve(new, image, &runs, &index, &left, threads, &mut progress)?));
     }
     drop(index);
     drop(old_text);
-    for (image, ops) in resolved {
-        let mut offset = 0;
-        for ops in split(&ops) {
-            let len = ops.iter().map(|op| op.len).sum();
-            let (digest, payload) = script(old, new, image, offset, &ops)?;
-            let origin = match ops.as_slice() {
-                [Op { kind: Kind::Zero, .. }] => Origin::Zero,
-                [Op { kind: Kind::Copy, from, .. }] => {
-                    let (image, offset) = place(*from);
-                    Origin::Copy { image, offset }
-                }
-                _ => {
-                    pack.write_all(&payload)
-                        .map_err(|source| Error::Write { what: "the pack", source })?;
-                    let start = written;
-                    written += payload.len() as u64;
-                    Origin::Script(start..written, Digest::of(&payload))
-                }
-            };
-            let digest = (origin != Origin::Zero).then_some(digest);
-            pieces.push(Piece { image, offset, len, digest, origin });
-            offset += len;
-            progress(len);
-        }
-    }
+    let (mut pieces, mut written) = (Vec::new(), 0);
+    let feed = |put: &mut dyn FnMut(Job) -> Result<()>| {
+        resolved.iter().try_for_each(|(image, ops)| {
+            let mut offset = 0;
+            split(ops).into_iter().try_for_each(|ops| {
+                let len = ops.iter().map(|op| op.len).sum();
+                let job = Job { image: *image, offset, len, ops };
+                offset += len;
+                put(job)
+            })
+        })
+    };
+    let worker = || |job: Job| script(old, new, &job).map(|coded| (job, coded));
+    in_order(threads, worker, feed, |done| {
+        let (Job { image, offset, len, ops }, (digest, payload)) = done?;
+        let origin = match ops.as_slice() {
+            [Op { kind: Kind::Zero, .. }] => Origin::Zero,
+            [Op { kind: Kind::Copy, from, .. }] => {
+                let (image, offset) = place(*from);
+                Origin::Copy { image, offset }
+            }
+            _ => {
+                pack.write_all(&payload)
+                    .map_err(|source| Error::Write { what: "the pack", source })?;
+                let start = written;
+                written += payload.len() as u64;
+                Origin::Script(start..written, Digest::of(&payload))
+            }
+        };
+        let digest = (origin != Origin::Zero).then_some(digest);
+        pieces.push(Piece { image, offset, len, digest, origin });
+        progress(len);
+        Ok(())
+    })?;
     Ok(Table::new(pieces))
+}
+
+/// A piece on its way to a thread: where it starts and how long it is, in bytes.
+struct Job {
+    image: Image,
+    offset: u64,
+    len: u64,
+    ops: Vec<Op>,
 }
 
 /// The old blocks, one after the other.
@@ -98,6 +117,8 @@ fn resolve(
     runs: &[Op],
     index: &Index<'_>,
     left: &[u64],
+    threads: NonZeroUsize,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<Op>> {
     // The literals of all runs as one text, so that an alignment goes on from one to the next.
     let mut text = Vec::new();
@@ -110,7 +131,8 @@ fn resolve(
         }
         offset += run.len;
     }
-    let segments = align(index, &text, &mut |_| {});
+    let segments = align(index, &text, threads, progress)?;
+    progress(new.get(image).len - text.len() as u64);
     let mut segments = segments.as_slice();
     let mut ops: Vec<Op> = Vec::new();
     let mut at = 0;
@@ -209,22 +231,17 @@ fn add(pieces: &mut Vec<Vec<Op>>, has: &mut [u64; 3], step: &mut Vec<Op>) {
     }
 }
 
-/// Encodes the operations of one piece, which starts at `offset`.
-fn script(
-    old: &Images<'_>,
-    new: &Images<'_>,
-    image: Image,
-    offset: u64,
-    ops: &[Op],
-) -> Result<(Digest, Vec<u8>)> {
+/// Encodes the operations of one piece: the digest of what they make, and their payload.
+fn script(old: &Images<'_>, new: &Images<'_>, job: &Job) -> Result<(Digest, Vec<u8>)> {
+    let image = job.image;
     let mut hasher = Sha256::new();
     let mut bits = Encoder::new();
     let mut model = Model::new();
     let mut bytes = Bytes::new();
     let mut literals = Vec::new();
     let (mut made, mut base) = (Vec::new(), Vec::new());
-    let mut at = offset;
-    for op in ops {
+    let mut at = job.offset;
+    for op in &job.ops {
         made.resize(op.len as usize, 0);
         new.read(image, &mut made, at)?;
         hasher.update(&made);

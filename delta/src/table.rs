@@ -12,10 +12,12 @@ use crate::image::{BLOCK, Image, MAX_IMAGE};
 use sha2::{Digest as _, Sha256};
 use std::ops::Range;
 
-const MAGIC: &[u8; 8] = b"BRTHTAB1";
+const MAGIC: &[u8; 8] = b"BRTHTAB2";
 /// Largest body of a table, in bytes: some 380,000 chunks.
 const MAX_BODY: usize = 8 << 20;
-/// Most pieces of a table: an 8 GiB image in chunks of 32 KiB.
+/// Most bytes of a table on the wire. Digests do not compress.
+pub const MAX_TABLE: u64 = MAX_BODY as u64 + (64 << 10);
+/// Most pieces of an image: 8 GiB image in chunks of 32 KiB.
 const MAX_PIECES: u64 = 1 << 18;
 /// Longest output of a piece, in bytes.
 pub const MAX_PIECE: u64 = 64 << 20;
@@ -162,8 +164,12 @@ impl Table {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         for image in Image::ALL {
+            let count = self.of(image).count() as u64;
+            if count > MAX_PIECES {
+                return Err(Error::Refused("the images have too many pieces"));
+            }
             number(&mut body, self.len(image));
-            number(&mut body, self.of(image).count() as u64);
+            number(&mut body, count);
             for piece in self.of(image) {
                 let kind = match piece.origin {
                     Origin::Zero => 0,

@@ -7,6 +7,9 @@ use delta::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 
 fn images<'a>(uki: &'a Vec<u8>, root: &'a Vec<u8>) -> Images<'a> {
     let source = |bytes: &'a Vec<u8>| Source { bytes, len: bytes.len() as u64 };
@@ -36,14 +39,15 @@ fn apply(table: &Table, pack: &[u8], old: &Images<'_>) -> Result<BTreeMap<Image,
 fn patched(old: &Images<'_>, new: &Images<'_>) -> (Table, Vec<u8>) {
     let mut pack = Vec::new();
     let table =
-        patch(old, new, &mut pack, &mut |done, total| assert!(done <= total)).expect("patch");
+        patch(old, new, TWO, &mut pack, &mut |done, total| assert!(done <= total)).expect("patch");
     (again(&table), pack)
 }
 
 fn cut(new: &Images<'_>) -> (Table, Vec<u8>) {
     let mut pack = Vec::new();
-    let table = chunks(new, delta::LEVEL, &mut pack, &mut |done, total| assert!(done <= total))
-        .expect("chunks");
+    let table =
+        chunks(new, delta::LEVEL, TWO, &mut pack, &mut |done, total| assert!(done <= total))
+            .expect("chunks");
     (again(&table), pack)
 }
 
@@ -155,7 +159,7 @@ proptest! {
     fn no_bytes_make_a_table_panic(bytes in vec(any::<u8>(), 0..300)) {
         let _ = Table::decode(&bytes);
         let body = zstd::bulk::compress(&bytes, 1).expect("compress");
-        let header = [b"BRTHTAB1".as_slice(), &(bytes.len() as u32).to_le_bytes()].concat();
+        let header = [b"BRTHTAB2".as_slice(), &(bytes.len() as u32).to_le_bytes()].concat();
         let _ = Table::decode(&[header, body].concat());
     }
 
@@ -235,6 +239,46 @@ fn a_small_change_makes_a_small_patch() {
     let (table, pack) = patched(&images(&old, &old), &images(&old, &new));
     assert!(pack.len() < 3000, "{} bytes", pack.len());
     assert!(table.encode().expect("encode").len() < 500);
+}
+
+#[test]
+fn another_command_line_costs_one_block() {
+    let (old, root) = (program(1 << 20, 11), Vec::new());
+    let mut new = old.clone();
+    new[90 << 10..(90 << 10) + 64].fill(b'7');
+    let (table, _) = cut(&images(&new, &root));
+    let held = Held::scan(&images(&old, &root), &mut |_, _| {}).expect("scan");
+    let table = table.using(&held);
+    let fetched = table.pieces().iter().filter(|p| matches!(p.origin, Origin::Frame(_)));
+    assert_eq!(fetched.map(|piece| piece.len).collect::<Vec<_>>(), [BLOCK as u64]);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    // More than one part of everything that is done in parts, with something to do in each.
+    let old = program(4 << 20, 21);
+    let places = (1..=3).map(|n| Edit::Insert(n << 20, program(4321, n as u64)));
+    let new = edit(old.clone(), &places.collect::<Vec<_>>());
+    let (old, new) = (images(&old, &old), images(&new, &new));
+    let made = [1, 2, 5].map(|threads| {
+        let threads = NonZeroUsize::new(threads).expect("not zero");
+        let (mut chunked, mut patched) = (Vec::new(), Vec::new());
+        let mut last = 0;
+        let mut rises = |done: u64, total: u64| {
+            assert!(last <= done && done <= total, "{last}, then {done} of {total}");
+            last = done;
+        };
+        let chunks = chunks(&new, 3, threads, &mut chunked, &mut rises).expect("chunks");
+        assert_eq!(last, new.uki.len + new.root.len);
+        let mut last = 0;
+        let mut rises = |done: u64, total: u64| {
+            assert!(last <= done && done <= total, "{last}, then {done} of {total}");
+            last = done;
+        };
+        let patch = patch(&old, &new, threads, &mut patched, &mut rises).expect("patch");
+        (chunks.encode().expect("table"), chunked, patch.encode().expect("table"), patched)
+    });
+    assert!(made.iter().all(|one| one == &made[0]));
 }
 
 #[test]

@@ -25,7 +25,7 @@ impl Block {
 /// cut the power of.
 ///
 /// Offsets and lengths are multiples of [`BLOCK`] and lie within the device.
-pub trait BlockDevice {
+pub trait BlockDevice: Sync {
     /// Size in bytes.
     fn size(&self) -> u64;
     /// Reads what the device holds, not what some cache of the kernel does.

@@ -7,17 +7,12 @@ use crate::source::{Content, SourceError};
 use contract::Slot;
 use contract::manifest::File;
 use contract::release::Parts;
-use delta::{BLOCK, Decoder, Held, Images, Piece, ReadAt, Source, Table};
+use delta::{
+    BLOCK, Decoder, GAP, Held, Images, MAX_TABLE, MOST_REQUESTS, Piece, ReadAt, Source, Table,
+};
 use sha2::{Digest, Sha256};
 use std::io;
 use sys::block::BlockDevice;
-
-/// Most bytes of a table of pieces. That of a 2 GiB root in chunks has 1 MiB.
-const MAX_TABLE: u64 = 16 << 20;
-/// Most ranges that a pack is asked for.
-const REQUESTS: usize = 12;
-/// Bytes between two wanted ranges that are fetched for nothing rather than asked around.
-const GAP: u64 = 64 << 10;
 
 /// A partition of the running slot, read at any place.
 pub struct Running<'a, D>(&'a D);
@@ -203,7 +198,7 @@ impl Assembly for Parcel<'_> {
     ) -> Result<()> {
         let pieces = self.table.pieces();
         let is_wanted = |number: usize| wanted.binary_search(&number).is_ok();
-        let requests = delta::requests(pieces, is_wanted, REQUESTS, GAP);
+        let requests = delta::requests(pieces, is_wanted, MOST_REQUESTS, GAP);
         let mut maker = Maker {
             pieces,
             wanted: wanted.iter().peekable(),

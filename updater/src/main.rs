@@ -189,6 +189,7 @@ fn print_status(status: &Status) {
     if let Some(problem) = &status.problem {
         println!("problem   {problem}");
     }
+    status.warnings.iter().for_each(|warning| println!("warning   {warning}"));
 }
 
 fn print_event(event: &Event, why: bool) {

@@ -108,6 +108,12 @@ impl Repository {
         self.newest
     }
 
+    /// When the root metadata that was trusted last expires, in seconds since 1970 UTC.
+    pub fn root_expires(&self) -> Option<u64> {
+        let expires = self.trusted.as_ref()?.root_expires();
+        u64::try_from(expires.as_second()).ok()
+    }
+
     /// Tries every mirror in turn, and again after a pause as long as one of them may come back.
     fn try_mirrors<T>(
         &mut self,

@@ -32,6 +32,8 @@ pub struct Saved {
     pub offered: Option<String>,
     /// When the repository was last looked at with success, seconds since 1970 UTC.
     pub checked: Option<u64>,
+    /// When the root metadata of the repository expires, seconds since 1970 UTC.
+    pub root_expires: Option<u64>,
     /// When the slots were last checked, seconds since 1970 UTC.
     pub scrubbed: Option<u64>,
 }

@@ -145,6 +145,10 @@ impl AgentRepository for Repository {
         self.newest_signed_time()
     }
 
+    fn root_expires(&self) -> Option<u64> {
+        Repository::root_expires(self)
+    }
+
     fn listen(&mut self, mut received: Box<dyn FnMut(u64) + Send>) {
         let listener: http::Listener = Box::new(move |event| {
             if let Event::Received(bytes) = event {

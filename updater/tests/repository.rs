@@ -25,6 +25,8 @@ fn a_wrong_clock_delays_and_locks_nobody_out() {
     let mut repository = host.open();
     assert_eq!(refresh(&mut repository).expect("the clock is right again"), "1.1.0");
     assert_eq!(repository.newest_signed_time(), Some(1_763_000_000));
+    let expires = repository.root_expires().and_then(|at| Timestamp::from_second(at as i64).ok());
+    assert!(expires.is_some_and(|at| at.to_string().starts_with("2099")), "{expires:?}");
 }
 
 /// What a power cut or a rotten block may leave of each file, and what may not follow from it.

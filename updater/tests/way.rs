@@ -9,8 +9,7 @@ use server::{Fault, Server};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use updater::http::{Base, Client, Mirrors, Patience, Settings};
 use updater::source::SourceError;
@@ -87,62 +86,103 @@ fn only_authorities_that_count_vouch_for_a_server() {
     assert!(error.to_string().contains("not valid for name"), "{error}");
 }
 
-/// A proxy that counts what it connects.
-fn proxy() -> (String, Arc<AtomicUsize>) {
+/// A proxy as strict as they come: it fetches what is plain, connects for TLS alone, asks for a
+/// password, and remembers the first lines of requests.
+fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&count);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            counter.fetch_add(1, Ordering::Relaxed);
-            std::thread::spawn(move || drop(connect(stream)));
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || drop(pass_on(stream, &log)));
         }
     });
-    (address.to_string(), count)
+    (address.to_string(), asked)
 }
 
-fn connect(mut client: TcpStream) -> std::io::Result<()> {
+fn pass_on(mut client: TcpStream, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
-    let (mut to, mut password) = (String::new(), false);
-    loop {
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line: &String| !line.is_empty()) {
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        if let Some(rest) = line.strip_prefix("CONNECT ") {
-            rest.split(' ').next().unwrap_or_default().clone_into(&mut to);
-        }
-        password |=
-            line.to_ascii_lowercase().starts_with("proxy-authorization: basic bwu6c2vjcmv0");
-        if line.trim_end().is_empty() {
-            break;
-        }
+        lines.push(line.trim_end().to_owned());
     }
-    if !password {
+    let first = lines.remove(0);
+    log.lock().expect("not poisoned").push(first.clone());
+    let is_mine = |line: &str| line.to_ascii_lowercase().starts_with("proxy-");
+    let password = "proxy-authorization: basic bwu6c2vjcmv0";
+    if !lines.iter().any(|line| line.to_ascii_lowercase() == password) {
         return client.write_all(b"HTTP/1.1 407 Who are you\r\ncontent-length: 0\r\n\r\n");
     }
-    let mut server = TcpStream::connect(to)?;
-    client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+    let bad = b"HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n";
+    let mut server;
+    if let Some(rest) = first.strip_prefix("GET http://") {
+        let Some((host, path)) = rest.split_once('/') else { return client.write_all(bad) };
+        if !lines.iter().any(|line| line.eq_ignore_ascii_case(&format!("host: {host}"))) {
+            return client.write_all(bad);
+        }
+        server = TcpStream::connect(host)?;
+        let rest: Vec<String> = lines.into_iter().filter(|line| !is_mine(line)).collect();
+        write!(server, "GET /{path}\r\n{}\r\n", rest.join("\r\n"))?;
+    } else {
+        let to = first.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next());
+        server = TcpStream::connect(to.unwrap_or_default())?;
+        client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+    }
     let (mut from, mut back) = (server.try_clone()?, client.try_clone()?);
-    std::thread::spawn(move || std::io::copy(&mut from, &mut back));
-    std::io::copy(&mut client, &mut server).map(drop)
+    std::thread::spawn(move || {
+        let copied = std::io::copy(&mut from, &mut back);
+        back.shutdown(std::net::Shutdown::Both).and(copied)
+    });
+    std::io::copy(&mut reader, &mut server).map(drop)
 }
 
 #[test]
 fn a_proxy_is_used_but_for_the_hosts_that_are_excepted() {
     let server = Server::start();
-    server.put("x", "content");
-    let (address, count) = proxy();
+    server.put("p/x", "content");
+    let (address, asked) = proxy();
+    let asked = || std::mem::take(&mut *asked.lock().expect("not poisoned"));
     let through = Settings { proxy: Some(format!("http://me:secret@{address}")), ..settings() };
-    assert_eq!(get(&through, &server.url(), "x").expect("a way"), Some(b"content".to_vec()));
-    assert_eq!(count.load(Ordering::Relaxed), 1);
+    let whole = format!("GET {}/p/x HTTP/1.1", server.url());
+    assert_eq!(get(&through, &server.url(), "p/x").expect("a way"), Some(b"content".to_vec()));
+    assert_eq!(asked(), [whole]);
 
     let around = Settings { no_proxy: vec!["127.0.0.1".to_owned()], ..through.clone() };
-    assert_eq!(get(&around, &server.url(), "x").expect("a way"), Some(b"content".to_vec()));
-    assert_eq!(count.load(Ordering::Relaxed), 1);
+    assert_eq!(get(&around, &server.url(), "p/x").expect("a way"), Some(b"content".to_vec()));
+    assert_eq!(asked(), [""; 0]);
 
     let nobody = Settings { proxy: Some(format!("http://{address}")), ..settings() };
-    let error = get(&nobody, &server.url(), "x").expect_err("a password is needed").to_string();
+    let error = get(&nobody, &server.url(), "p/x").expect_err("a password is needed").to_string();
     assert!(error.contains("407") && !error.contains("secret"), "{error}");
+}
+
+#[test]
+fn a_redirect_goes_through_the_proxy_too() {
+    let (server, elsewhere) = (Server::start(), Server::start());
+    server.fail("x", Fault::Elsewhere(elsewhere.port()));
+    elsewhere.put("x", "content");
+    let (address, asked) = proxy();
+    let through = Settings { proxy: Some(format!("http://me:secret@{address}")), ..settings() };
+    assert_eq!(get(&through, &server.url(), "x").expect("a way"), Some(b"content".to_vec()));
+    let asked = asked.lock().expect("not poisoned");
+    let expected = [&server, &elsewhere].map(|server| format!("GET {}/x HTTP/1.1", server.url()));
+    assert_eq!(*asked, expected);
+}
+
+#[test]
+fn tls_is_connected_through_a_proxy() {
+    let url = tls_server();
+    let (address, asked) = proxy();
+    let proxy = Some(format!("http://me:secret@{address}"));
+    let authority = Some(fixture("authority.pem"));
+    let through = Settings { proxy, authority, ..settings() };
+    assert_eq!(get(&through, &url, "x").expect("a way"), Some(b"content".to_vec()));
+    let to = url.trim_start_matches("https://");
+    assert_eq!(*asked.lock().expect("not poisoned"), [format!("CONNECT {to} HTTP/1.1")]);
 }
 
 #[test]

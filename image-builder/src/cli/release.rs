@@ -190,6 +190,7 @@ pub fn release(args: ReleaseArgs) -> Result<ExitCode> {
                 true => print_json(&list)?,
                 false => print_text(&list.to_string())?,
             }
+            warn(list.metadata.iter().filter_map(|role| role.warning.as_ref()));
             Ok(ExitCode::Done)
         }
         Command::Refresh(args) => {
@@ -201,11 +202,13 @@ pub fn release(args: ReleaseArgs) -> Result<ExitCode> {
         }
         Command::Gc(args) => gc(&args),
         Command::Verify(args) => {
-            let checked = release::verify(&args.repository, args.root.as_deref())?;
+            let checked =
+                release::verify(&args.repository, args.root.as_deref(), Timestamp::now())?;
             match args.json {
                 true => print_json(&checked)?,
                 false => checked.checks.iter().try_for_each(|c| print_text(&format!("{c}\n")))?,
             }
+            warn(&checked.warnings);
             if args.root.is_none() {
                 eprintln!(
                     "note: it was checked by its own root metadata; --root gives a trusted one"
@@ -214,6 +217,10 @@ pub fn release(args: ReleaseArgs) -> Result<ExitCode> {
             Ok(ExitCode::Done)
         }
     }
+}
+
+fn warn<'w>(warnings: impl IntoIterator<Item = &'w String>) {
+    warnings.into_iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
 fn add(args: AddArgs) -> Result<ExitCode> {

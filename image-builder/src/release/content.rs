@@ -10,15 +10,13 @@ use contract::hex;
 use contract::layout::BLOCK;
 use contract::manifest::File as Described;
 use contract::release::{CONTENT_DIR, Parts, Patch, Release};
-use delta::{Decoder, Image, Images, Source, Table};
+use delta::{Decoder, Image, Images, MAX_TABLE, Source, Table};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-/// The largest table that is read.
-const MAX_TABLE: u64 = 16 << 20;
 
 /// All content files of a release.
 pub fn files(release: &Release) -> impl Iterator<Item = &Described> {
@@ -35,7 +33,7 @@ pub fn path(repository: &Path, file: &Described) -> PathBuf {
 pub fn encode_whole(new: &System, level: i32, store: &Store) -> Result<Parts> {
     let mut bar = Bar::new("compress", new);
     encode(store, |pack| {
-        delta::chunks(&new.images(), level, pack, &mut |done, of| bar.at(done, of))
+        delta::chunks(&new.images(), level, cores(), pack, &mut |done, of| bar.at(done, of))
     })
 }
 
@@ -43,7 +41,12 @@ pub fn encode_whole(new: &System, level: i32, store: &Store) -> Result<Parts> {
 pub fn encode_patch(old: &System, new: &System, from: &str, store: &Store) -> Result<Parts> {
     let mut bar = Bar::new(format!("compare with {from}"), new);
     let (old, new) = (old.images(), new.images());
-    encode(store, |pack| delta::patch(&old, &new, pack, &mut |done, of| bar.at(done, of)))
+    encode(store, |pack| delta::patch(&old, &new, cores(), pack, &mut |done, of| bar.at(done, of)))
+}
+
+/// How many threads code. What they make does not depend on it.
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 fn encode(

@@ -1,8 +1,10 @@
 //! What a repository offers, for people and programs.
 
 use super::repository::Repository;
+use super::signing::Role;
 use crate::Result;
 use crate::output::bytes;
+use contract::release::expiry_warning;
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -69,6 +71,35 @@ pub struct Metadata {
     pub expires: jiff::Timestamp,
     /// Whether that is past.
     pub expired: bool,
+    /// What a person has to see to.
+    pub warning: Option<String>,
+}
+
+/// What the roles of a repository say, the root first.
+pub fn metadata(repository: &tough::Repository, now: jiff::Timestamp) -> Vec<Metadata> {
+    let role = |role: Role, version: std::num::NonZeroU64, expires: jiff::Timestamp| {
+        let seconds = |time: jiff::Timestamp| u64::try_from(time.as_second()).unwrap_or(0);
+        let warning = expiry_warning(role.name(), seconds(expires), seconds(now), role.warning());
+        let cure = match role {
+            Role::Root => "`berth keys rotate`, then `berth release refresh`, gives it a new date",
+            _ => "`berth release refresh` signs it again",
+        };
+        Metadata {
+            role: role.name(),
+            version: version.get(),
+            expires,
+            expired: expires <= now,
+            warning: warning.map(|warning| format!("{warning}: {cure}")),
+        }
+    };
+    let (root, targets) = (&repository.root().signed, &repository.targets().signed);
+    let (snapshot, timestamp) = (&repository.snapshot().signed, &repository.timestamp().signed);
+    vec![
+        role(Role::Root, root.version, root.expires),
+        role(Role::Targets, targets.version, targets.expires),
+        role(Role::Snapshot, snapshot.version, snapshot.expires),
+        role(Role::Timestamp, timestamp.version, timestamp.expires),
+    ]
 }
 
 /// Reads the repository in `path` as one who trusts the file `root`, or the repository's own.
@@ -95,26 +126,13 @@ pub fn list(path: &Path, root: Option<&Path>, now: jiff::Timestamp) -> Result<Li
             withdrawn: lines().any(|c| c.withdrawn.contains(&release.version)),
         }
     });
-    let role = |role, version: std::num::NonZeroU64, expires| Metadata {
-        role,
-        version: version.get(),
-        expires,
-        expired: expires <= now,
-    };
-    let (root, targets) = (&metadata.root().signed, &metadata.targets().signed);
-    let (snapshot, timestamp) = (&metadata.snapshot().signed, &metadata.timestamp().signed);
     Ok(Listing {
         name: catalog.releases.first().map(|release| release.name.clone()),
         releases: releases.collect(),
         channels: lines()
             .map(|c| Channel { name: c.name.clone(), version: c.version.clone() })
             .collect(),
-        metadata: vec![
-            role("root", root.version, root.expires),
-            role("targets", targets.version, targets.expires),
-            role("snapshot", snapshot.version, snapshot.expires),
-            role("timestamp", timestamp.version, timestamp.expires),
-        ],
+        metadata: self::metadata(&metadata, now),
     })
 }
 
@@ -140,7 +158,7 @@ impl fmt::Display for Listing {
             writeln!(f, "Channel {name} points to nothing.")?;
         }
         writeln!(f, "Signatures:")?;
-        for Metadata { role, version, expires, expired } in &self.metadata {
+        for Metadata { role, version, expires, expired, .. } in &self.metadata {
             let verb = if *expired { "EXPIRED" } else { "expires" };
             writeln!(f, "  {role:<10} version {version:<6} {verb} {expires}")?;
         }

@@ -9,7 +9,9 @@ use super::signing::{Role, sign};
 use super::store::{Store, TIMESTAMP};
 use crate::{Error, Result};
 use contract::hex;
-use contract::release::{CONTENT_DIR, METADATA_DIR, TARGETS_DIR, channel_target, release_target};
+use contract::release::{
+    CONTENT_DIR, MAX_LEN, METADATA_DIR, TARGETS_DIR, channel_target, release_target,
+};
 use jiff::Timestamp as Time;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -286,7 +288,10 @@ impl Signer<'_> {
                 .add_old_signatures(by_older.signed().signatures.clone())
                 .map_err(|e| Error::corrupt(format!("sign {role}: {e}")))?;
         }
-        Ok(signed)
+        match *signed.length() > role.limit() {
+            false => Ok(signed),
+            true => Err(too_large(&format!("the {role} metadata"), *signed.length(), role.limit())),
+        }
     }
 }
 
@@ -311,6 +316,11 @@ impl<T: TufRole + serde::Serialize> Metadata<T> {
             }
         }
     }
+}
+
+fn too_large(what: &str, len: u64, most: u64) -> Error {
+    Error::refused(format!("{what} would have {len} bytes, and hosts read at most {most}"))
+        .with_hint("`berth release gc` removes old releases")
 }
 
 fn hashes(sha256: Vec<u8>) -> Hashes {
@@ -343,9 +353,8 @@ fn new_target(
     let mut bytes = serde_json::to_vec_pretty(content)
         .map_err(|e| Error::corrupt(format!("{} as JSON: {e}", name.raw())))?;
     bytes.push(b'\n');
-    if bytes.len() as u64 > contract::release::MAX_LEN {
-        let what = format!("{} would be larger than hosts read", name.raw());
-        return Err(Error::refused(what));
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(too_large(name.raw(), bytes.len() as u64, MAX_LEN));
     }
     let file = described(&bytes);
     let sha256 = hex::decode(&file.sha256).unwrap_or_default();

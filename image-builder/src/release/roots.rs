@@ -13,6 +13,7 @@ use super::store;
 use crate::new_file::NewFile;
 use crate::{Error, Result};
 use contract::hex;
+use contract::release::limits;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -26,8 +27,6 @@ use tough::schema::{RoleKeys, Root, Signed};
 
 /// Version of the TUF specification that metadata is written for.
 pub const SPEC_VERSION: &str = "1.0.0";
-/// Most bytes of root metadata, as its readers have it.
-pub const MAX_ROOT_LEN: u64 = 1 << 20;
 /// Most keys of a role.
 const MAX_KEYS: u64 = 16;
 /// Keys that were rotated out.
@@ -69,9 +68,9 @@ impl RootFile {
     pub fn read(path: &Path) -> Result<RootFile> {
         let mut bytes = Vec::new();
         File::open(path)
-            .and_then(|file| file.take(MAX_ROOT_LEN + 1).read_to_end(&mut bytes))
+            .and_then(|file| file.take(limits::ROOT + 1).read_to_end(&mut bytes))
             .map_err(Error::io("read", path))?;
-        if bytes.len() as u64 > MAX_ROOT_LEN {
+        if bytes.len() as u64 > limits::ROOT {
             return Err(Error::corrupt(format!("{}: too large for metadata", path.display())));
         }
         RootFile::parse(path, bytes)

@@ -7,6 +7,7 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use contract::hex;
+use contract::release::{ROOT_WARNING, limits};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
@@ -54,6 +55,26 @@ impl Role {
             Role::Targets => "targets",
             Role::Snapshot => "snapshot",
             Role::Timestamp => "timestamp",
+        }
+    }
+
+    /// Most bytes that hosts read of it.
+    pub fn limit(self) -> u64 {
+        match self {
+            Role::Root => limits::ROOT,
+            Role::Targets => limits::TARGETS,
+            Role::Snapshot => limits::SNAPSHOT,
+            Role::Timestamp => limits::TIMESTAMP,
+        }
+    }
+
+    /// How long before it expires people are told, in seconds: what lives for years, long enough to
+    /// find its key; what a timer signs, when that should have happened.
+    pub fn warning(self) -> u64 {
+        match self {
+            Role::Root | Role::Targets => ROOT_WARNING,
+            Role::Snapshot => 14 * 24 * 3600,
+            Role::Timestamp => 7 * 24 * 3600,
         }
     }
 

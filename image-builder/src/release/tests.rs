@@ -101,7 +101,7 @@ impl Workshop {
 
     fn verify(&self) -> Result<Checked> {
         let root = self.path("keys/1.root.json");
-        verify(&self.repository(), Some(&root))
+        verify(&self.repository(), Some(&root), Timestamp::now())
     }
 }
 
@@ -209,6 +209,32 @@ fn what_cannot_be_published_changes_nothing() {
 }
 
 #[test]
+fn what_hosts_would_not_read_is_not_published() {
+    let workshop = Workshop::with(&["1.0"]);
+    let before = files(&workshop.repository());
+    let signing = workshop.signing();
+    let mut publisher =
+        publish::Publisher::open(&workshop.repository(), signing.keys, signing.now).expect("open");
+    let one = publisher.catalog.releases[0].clone();
+    let long = contract::release::Release { hardware: vec!["x".repeat(1 << 20)], ..one.clone() };
+    for number in 0..9000 {
+        let version = format!("1.0.{number}");
+        publisher.catalog.add(contract::release::Release { version, ..one.clone() });
+    }
+    let error = publisher.publish(&signing.lifetimes, signing.now).expect_err("too many");
+    let text = error.to_string();
+    assert!(text.starts_with("the targets metadata would have "), "{text}");
+    assert_eq!(files(&workshop.repository()), before);
+
+    publisher.catalog.releases.truncate(1);
+    publisher.catalog.add(contract::release::Release { version: "2".to_owned(), ..long });
+    let error = publisher.publish(&signing.lifetimes, signing.now).expect_err("too long");
+    assert!(error.to_string().starts_with("release-2.json would have "), "{error}");
+    drop(publisher);
+    assert_eq!(files(&workshop.repository()), before);
+}
+
+#[test]
 fn every_turned_bit_is_found() {
     let workshop = Workshop::with(&["1.0", "1.1"]);
     promote(&workshop.repository(), "1.1", "beta", &workshop.signing()).expect("promoted");
@@ -242,7 +268,7 @@ fn keys_of_another_repository_are_refused() {
     let error = promote(&workshop.repository(), "1.0", "beta", &signing).expect_err("refused");
     assert!(error.to_string().contains("is of other keys than those in"), "{error}");
     let foreign = workshop.path("other/1.root.json");
-    assert!(verify(&workshop.repository(), Some(&foreign)).is_err());
+    assert!(verify(&workshop.repository(), Some(&foreign), workshop.now).is_err());
 }
 
 #[test]
@@ -265,6 +291,27 @@ fn expired_metadata_is_told_and_signed_anew() {
     workshop.keys.rotate(&[], Lifetime::ROOT, workshop.now).expect("a new date");
     let signed = refresh(&workshop.repository(), &workshop.signing()).expect("refreshed");
     assert_eq!(signed, [Role::Snapshot, Role::Timestamp]);
+}
+
+#[test]
+fn people_are_warned_before_signatures_expire() {
+    let workshop = Workshop::with(&["1.0"]);
+    let warned = |days: i64| {
+        let now = workshop.now + SignedDuration::from_hours(24 * days);
+        let listing = list(&workshop.repository(), None, now).expect("readable");
+        let warned = listing.metadata.iter().filter(|role| role.warning.is_some());
+        warned.map(|role| role.role).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(0), [""; 0]);
+    assert_eq!(warned(24), ["timestamp"]);
+    assert_eq!(warned(80), ["snapshot", "timestamp"]);
+    assert_eq!(warned(339), ["snapshot", "timestamp"]);
+    assert_eq!(warned(341), ["root", "snapshot", "timestamp"]);
+    let now = workshop.now + SignedDuration::from_hours(24 * 24);
+    let checked = verify(&workshop.repository(), None, now).expect("still good");
+    let expected = "the timestamp metadata of the repository expires in 6 days: \
+                    `berth release refresh` signs it again";
+    assert_eq!(checked.warnings, [expected]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The Update Framework's client, asked from code that does not wait.
 
 use crate::{Error, Result};
-use contract::release::{METADATA_DIR, TARGETS_DIR};
+use contract::release::{MAX_LEN, METADATA_DIR, TARGETS_DIR, limits};
 use std::future::Future;
 use std::path::Path;
 use tough::{
-    ExpirationEnforcement, FilesystemTransport, IntoVec, Repository, RepositoryLoader, TargetName,
+    ExpirationEnforcement, FilesystemTransport, IntoVec, Limits, Repository, RepositoryLoader,
+    TargetName,
 };
 use url::Url;
 
@@ -25,12 +26,35 @@ pub fn load(path: &Path, root: &[u8], expiry: ExpirationEnforcement) -> Result<R
     };
     let loader = RepositoryLoader::new(&root, url(METADATA_DIR)?, url(TARGETS_DIR)?)
         .transport(FilesystemTransport)
+        .limits(LIMITS)
         .expiration_enforcement(expiry);
-    block_on(loader.load())?.map_err(|e| wrong(path, &e))
+    let repository = block_on(loader.load())?.map_err(|e| wrong(path, &e))?;
+    // The loader goes by the length that the snapshot says.
+    let lengths = repository.snapshot().signed.meta.values().filter_map(|meta| meta.length);
+    if let Some(length) = lengths.max().filter(|length| *length > limits::TARGETS) {
+        let most = limits::TARGETS;
+        let why = format!("a list of targets of {length} bytes, and hosts read at most {most}");
+        return Err(Error::corrupt(format!("{}: {why}", path.display())));
+    }
+    Ok(repository)
 }
+
+/// What hosts read at most.
+const LIMITS: Limits = Limits {
+    max_root_size: limits::ROOT,
+    max_targets_size: limits::TARGETS,
+    max_timestamp_size: limits::TIMESTAMP,
+    max_snapshot_size: limits::SNAPSHOT,
+    max_root_updates: 1024,
+};
 
 /// The content of a target, of the size and with the digest that were signed.
 pub fn read_target(repository: &Repository, path: &Path, name: &TargetName) -> Result<Vec<u8>> {
+    let signed = repository.targets().signed.targets.get(name);
+    if let Some(target) = signed.filter(|target| target.length > MAX_LEN) {
+        let why = format!("{} bytes, and hosts read at most {MAX_LEN}", target.length);
+        return Err(Error::corrupt(format!("{}: {}: {why}", path.display(), name.raw())));
+    }
     let read = async {
         match repository.read_target(name).await? {
             None => Ok(None),

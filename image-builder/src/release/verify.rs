@@ -4,6 +4,7 @@ use super::content;
 use super::repository::Repository;
 use crate::output::Progress;
 use crate::{Error, Result};
+use jiff::Timestamp;
 use serde::Serialize;
 use std::path::Path;
 use tough::ExpirationEnforcement;
@@ -13,17 +14,22 @@ use tough::ExpirationEnforcement;
 pub struct Checked {
     /// One line each.
     pub checks: Vec<String>,
+    /// What expires before long.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Checks the repository in `path` as one who trusts the file `root`, or the repository's own: all
 /// signatures and dates, each file's digest, and that each release, whole and by each patch, makes
 /// its kernel image and its root hash.
-pub fn verify(path: &Path, root: Option<&Path>) -> Result<Checked> {
+pub fn verify(path: &Path, root: Option<&Path>, now: Timestamp) -> Result<Checked> {
     let mut done = Checked::default();
     let mut passed = |what: String| done.checks.push(what);
     let Repository { metadata, catalog, .. } =
         Repository::read_trusting(path, root, ExpirationEnforcement::Safe)?;
     let timestamp = &metadata.timestamp().signed;
+    let roles = super::list::metadata(&metadata, now);
+    done.warnings = roles.into_iter().filter_map(|role| role.warning).collect();
     passed(format!("signatures, good until {}", timestamp.expires));
     for (name, line) in &catalog.channels {
         let Some(version) = &line.channel.version else { continue };

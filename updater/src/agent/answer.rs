@@ -1,6 +1,6 @@
 //! What a person or a program asks the agent for.
 
-use super::{Agent, Outcome, chain, is_busy};
+use super::{Agent, Outcome, chain, is_busy, now, warnings};
 use crate::decide::Wish;
 use crate::error::Error;
 use crate::install;
@@ -131,6 +131,7 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
             pinned: saved.pinned.clone(),
             checked: saved.checked,
             problem: shared.problem.clone(),
+            warnings: warnings(saved, now()),
         }))
     }
 

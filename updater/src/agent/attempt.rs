@@ -1,6 +1,6 @@
 //! One attempt: from a look at the repository to a slot that starts next.
 
-use super::{Agent, Outcome, Repository, chain, is_busy, now};
+use super::{Agent, Outcome, Repository, chain, is_busy, now, warnings};
 use crate::assemble::{Old, Parcel};
 use crate::decide::{self, Goal, Wish};
 use crate::error::{Error, On, Result};
@@ -43,12 +43,19 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
 
     fn refresh(&self, repository: &mut dyn Repository, wish: &Wish) -> Result<Goal> {
         let channel = repository.refresh()?;
+        let root_expires = repository.root_expires();
         if let Some(time) = repository.signed_time() {
             self.world.floor(time);
         }
         let mut shared = self.lock();
         shared.store.saved.checked = Some(now());
         shared.store.saved.offered = channel.version.clone();
+        shared.store.saved.root_expires = root_expires;
+        let warnings = warnings(&shared.store.saved, now());
+        if !shared.warned {
+            warnings.iter().for_each(|warning| self.world.say(&format!("updater: {warning}")));
+        }
+        shared.warned = !warnings.is_empty();
         self.save(&mut shared);
         Ok(decide::goal(&self.host, &channel, &shared.store.saved, wish))
     }

@@ -10,10 +10,11 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::install;
 use crate::source::{Content, Source};
-use crate::store::{FailedRelease, Store};
+use crate::store::{FailedRelease, Saved, Store};
 use crate::window::{Gate, gate};
 use contract::Slot;
 use contract::journal::Writer;
+use contract::release::{ROOT_WARNING, expiry_warning};
 use contract::update::{Reboot, Update};
 use contract::update_status::{Event, State as Stand};
 use contract::version::compare;
@@ -29,6 +30,8 @@ use sys::block::BlockDevice;
 pub trait Repository: Source + Content {
     /// The newest time that signed metadata vouches for, seconds since 1970 UTC.
     fn signed_time(&self) -> Option<u64>;
+    /// When what it is trusted by expires, seconds since 1970 UTC.
+    fn root_expires(&self) -> Option<u64>;
     /// Calls `received` with the number of bytes whenever some arrive.
     fn listen(&mut self, received: Box<dyn FnMut(u64) + Send>);
 }
@@ -76,6 +79,8 @@ struct Shared {
     progress: Option<(u64, u64)>,
     downloaded: u64,
     problem: Option<String>,
+    /// Whether the console was told that trust expires.
+    warned: bool,
     failures: u32,
     next_check: Instant,
     /// A person asked for a restart at once.
@@ -110,6 +115,7 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
             progress: None,
             downloaded: 0,
             problem: None,
+            warned: false,
             failures: 0,
             next_check: Instant::now(),
             restart_now: false,
@@ -369,6 +375,15 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
     }
 }
 
+/// What a person has to see to before it goes wrong.
+fn warnings(saved: &Saved, now: u64) -> Vec<String> {
+    let root = saved.root_expires.and_then(|expires| {
+        let warning = expiry_warning("root", expires, now, ROOT_WARNING)?;
+        Some(format!("{warning}; without a new one this host takes no updates"))
+    });
+    root.into_iter().collect()
+}
+
 fn is_busy() -> Outcome {
     Outcome::Refused("an update or a check is under way already".to_owned())
 }
@@ -395,4 +410,19 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = e.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_told_that_trust_expires() {
+        let said = |root_expires, now| warnings(&Saved { root_expires, ..Saved::default() }, now);
+        assert!(said(None, 5).is_empty(), "nothing is known yet");
+        assert!(said(Some(5 + ROOT_WARNING), 5).is_empty());
+        let warning = "the root metadata of the repository expires in 59 days; \
+                       without a new one this host takes no updates";
+        assert_eq!(said(Some(4 + ROOT_WARNING), 5), [warning]);
+    }
 }

@@ -5,6 +5,8 @@
 
 mod base;
 mod pace;
+mod proxy;
+mod redirect;
 mod tls;
 mod transfer;
 
@@ -12,6 +14,7 @@ pub use base::Base;
 
 use crate::source::SourceError;
 use pace::{Bucket, pause};
+use proxy::Forward;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -60,8 +63,7 @@ pub enum SetupError {
 pub struct Settings {
     /// Most bytes a second.
     pub bandwidth: Option<u64>,
-    /// A proxy that is asked to `CONNECT`: `http://[USER:PASSWORD@]HOST:PORT`. Variables of the
-    /// environment are not looked at.
+    /// A proxy: `http://[USER:PASSWORD@]HOST:PORT`. Variables of the environment are not looked at.
     pub proxy: Option<String>,
     /// Hosts that are reached without it: `host`, `.domain` or `*`.
     pub no_proxy: Vec<String>,
@@ -178,6 +180,7 @@ impl Mirrors {
 /// Fetches files. Keeps a few connections open; has no threads of its own.
 pub struct Client {
     agent: ureq::Agent,
+    forward: Option<Forward>,
     bucket: Option<Bucket>,
     patience: Patience,
     listener: Option<Listener>,
@@ -190,23 +193,29 @@ impl Client {
     /// Without connections yet.
     pub fn new(settings: &Settings) -> Result<Client, SetupError> {
         let patience = settings.patience.clone();
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(tls::proxy(settings)?)
-            .tls_config(tls::config(settings)?)
-            .timeout_resolve(Some(patience.connect))
-            .timeout_connect(Some(patience.connect))
-            .timeout_recv_response(Some(patience.silence))
-            .timeout_per_read(Some(patience.silence))
-            .accept_encoding("identity")
-            .user_agent(concat!("berth-updater/", env!("CARGO_PKG_VERSION")))
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(8 << 10)
-            .max_idle_connections(2)
-            .max_redirects(5)
-            .build();
+        let tls = tls::config(settings)?;
+        let config = |proxy: Option<ureq::Proxy>| {
+            ureq::Agent::config_builder()
+                .http_status_as_error(false)
+                .proxy(proxy)
+                .tls_config(tls.clone())
+                .timeout_resolve(Some(patience.connect))
+                .timeout_connect(Some(patience.connect))
+                .timeout_recv_response(Some(patience.silence))
+                .timeout_per_read(Some(patience.silence))
+                .accept_encoding("identity")
+                .user_agent(concat!("berth-updater/", env!("CARGO_PKG_VERSION")))
+                .input_buffer_size(BUFFER)
+                .output_buffer_size(8 << 10)
+                .max_idle_connections(2)
+                .max_redirects(0)
+                .build()
+        };
+        let proxy = proxy::configured(settings)?;
+        let forward = proxy.clone().and_then(|proxy| Forward::new(proxy, config(None)));
         Ok(Client {
-            agent: config.new_agent(),
+            agent: config(proxy).new_agent(),
+            forward,
             bucket: settings.bandwidth.map(Bucket::new),
             patience,
             listener: None,

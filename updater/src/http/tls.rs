@@ -1,4 +1,4 @@
-//! Which certificate authorities count, and the way through a proxy.
+//! Which certificate authorities count.
 
 use super::{Settings, SetupError};
 use std::fs;
@@ -40,21 +40,4 @@ fn parse(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
         }
     }
     Some(found)
-}
-
-pub(super) fn proxy(settings: &Settings) -> Result<Option<ureq::Proxy>, SetupError> {
-    let Some(address) = &settings.proxy else { return Ok(None) };
-    let refuse = |_| SetupError::Proxy(address.clone());
-    let plain = ureq::Proxy::new(address).map_err(refuse)?;
-    let mut proxy = ureq::Proxy::builder(plain.protocol()).host(plain.host()).port(plain.port());
-    if let Some(name) = plain.username() {
-        proxy = proxy.username(name);
-    }
-    if let Some(password) = plain.password() {
-        proxy = proxy.password(password);
-    }
-    for host in &settings.no_proxy {
-        proxy = proxy.no_proxy(host);
-    }
-    proxy.build().map(Some).map_err(refuse)
 }

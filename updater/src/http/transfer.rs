@@ -1,13 +1,14 @@
 //! One request, and what is made of its answer.
 
 use super::pace::Speed;
-use super::{BUFFER, Base, Client, Event};
+use super::{BUFFER, Base, Client, Event, redirect};
 use crate::source::SourceError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use ureq::http::Uri;
 
 /// Most bytes that are skipped when a server sends a file from its beginning although a later part
 /// was asked for.
@@ -175,23 +176,37 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let lasting = |why: String| Failure::Lasting(format!("{file}: {why}"));
         let passing = |why: String| Failure::Passing(format!("{file}: {why}"));
-        let mut request = self.agent.get(url);
-        match want.end {
-            Some(end) => {
-                request = request.header("range", format!("bytes={}-{}", want.at, end - 1))
-            }
-            None if want.at > 0 => request = request.header("range", format!("bytes={}-", want.at)),
-            None => {}
-        }
+        let range = match want.end {
+            Some(end) => Some(format!("bytes={}-{}", want.at, end - 1)),
+            None => (want.at > 0).then(|| format!("bytes={}-", want.at)),
+        };
         let patience = time.min(self.patience.silence);
-        let request = request.config().timeout_recv_response(Some(patience)).build();
-        let response = request.call().map_err(|error| match error {
-            ureq::Error::Io(error) => passing(error.to_string()),
-            error @ (ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects) => {
-                lasting(error.to_string())
+        let mut url = url.to_owned();
+        let mut hops = 0;
+        let response = loop {
+            let uri: Uri = url.parse().map_err(|_| lasting(format!("`{url}` is not a URL")))?;
+            let forwarded = self.forward.as_ref().and_then(|forward| forward.get(&uri));
+            let mut request = forwarded.unwrap_or_else(|| self.agent.get(uri));
+            if let Some(range) = &range {
+                request = request.header("range", range);
             }
-            error => passing(error.to_string()),
-        })?;
+            let request = request.config().timeout_recv_response(Some(patience)).build();
+            let response = request.call().map_err(|error| match error {
+                ureq::Error::Io(error) => passing(error.to_string()),
+                error @ ureq::Error::BadUri(_) => lasting(error.to_string()),
+                error => passing(error.to_string()),
+            })?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                break response;
+            }
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            let target = location.and_then(|location| redirect::target(&url, location));
+            url = target.ok_or_else(|| lasting("a redirect that leads nowhere".to_owned()))?;
+            hops += 1;
+            if hops > redirect::MOST {
+                return Err(lasting("too many redirects".to_owned()));
+            }
+        };
         let status = response.status();
         let header =
             |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());

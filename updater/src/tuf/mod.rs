@@ -5,7 +5,7 @@
 //! while, cannot make a host take other files, older files, or files that never belonged together;
 //! and cannot keep it from noticing for longer than metadata is valid.
 //!
-//! Synchronous, without threads, and bounded: see [`limits`].
+//! Synchronous, without threads, and bounded: see [`contract::release::limits`].
 
 mod canonical;
 mod key;
@@ -17,29 +17,16 @@ pub use metadata::Target;
 pub use store::Store;
 
 use crate::source::SourceError;
+use contract::release::limits;
 use jiff::Timestamp as Time;
 use metadata::{Envelope, MetaFile, Role, Root, Snapshot, Targets, Timestamp};
 use std::path::PathBuf;
 use store::{file_name, root_name};
 
-/// Most bytes of each kind of file, and most files of a kind. Memory for parsing is about ten times
-/// the size of a file.
-pub mod limits {
-    /// A root.
-    pub const ROOT: u64 = 1 << 20;
-    /// The timestamp.
-    pub const TIMESTAMP: u64 = 16 << 10;
-    /// A snapshot.
-    pub const SNAPSHOT: u64 = 256 << 10;
-    /// A targets file: some five thousand releases.
-    pub const TARGETS: u64 = 1 << 20;
-    /// Any of them.
-    pub const ANY: u64 = TARGETS;
-    /// New roots in one refresh; the next refresh goes on from there.
-    pub const ROOTS: usize = 256;
-    /// Delegated roles that the search for one target may visit.
-    pub const DELEGATIONS: usize = 32;
-}
+/// New roots in one refresh; the next refresh goes on from there.
+const MAX_ROOTS: usize = 256;
+/// Delegated roles that the search for one target may visit.
+const MAX_DELEGATIONS: usize = 32;
 
 /// Why a refresh or a search failed.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +151,13 @@ pub struct Trusted {
     targets: Targets,
 }
 
+impl Trusted {
+    /// When the root expires, and nothing is taken from the repository any more.
+    pub fn root_expires(&self) -> Time {
+        self.root.expires()
+    }
+}
+
 /// Brings `store` up to date with the repository. `shipped_root` is the root that is trusted
 /// without further proof; `now` is when the refresh began.
 pub fn refresh(
@@ -206,7 +200,7 @@ fn update_root(
         store.write(&file_name(Root::TYPE), &bytes)?;
     }
 
-    for _ in 0..limits::ROOTS {
+    for _ in 0..MAX_ROOTS {
         let version = root.version().saturating_add(1);
         let name = format!("{version}.{}", file_name(Root::TYPE));
         let Some(next_bytes) = metadata.get(&name, limits::ROOT)? else { break };

@@ -2,8 +2,9 @@
 
 use super::metadata::{Delegation, Delegations, Envelope, Role, Root, Snapshot, Target, Targets};
 use super::store::file_name;
-use super::{Error, Fetch, Refusal, Store, Trusted, limits, same_version, versioned};
+use super::{Error, Fetch, MAX_DELEGATIONS, Refusal, Store, Trusted, same_version, versioned};
 use contract::hex;
+use contract::release::limits;
 use ring::digest;
 use std::collections::BTreeSet;
 
@@ -64,7 +65,7 @@ impl Search<'_> {
             if !delegation.covers(self.name) || !self.visited.insert(delegation.name.clone()) {
                 continue;
             }
-            if self.visited.len() > limits::DELEGATIONS {
+            if self.visited.len() > MAX_DELEGATIONS {
                 return Ok(Outcome::End);
             }
             let role = self.load(delegations, delegation)?;

@@ -9,8 +9,9 @@
 //! Nothing in here is believed for being here: roots have to follow, signature by signature, from
 //! the one in the image, and everything else has to be signed by the keys of the newest root.
 
+use super::Error;
 use super::metadata::{Envelope, Role, Root, Snapshot, Targets, Timestamp};
-use super::{Error, limits};
+use contract::release::limits;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

@@ -34,6 +34,8 @@ pub enum Fault {
     Trickle,
     /// Sends the client elsewhere and elsewhere.
     Loop,
+    /// Sends the client to this port.
+    Elsewhere(u16),
 }
 
 #[derive(Default)]
@@ -85,6 +87,11 @@ impl Server {
     /// `http://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Serves a file.
@@ -176,6 +183,13 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
     if fault == Some(Fault::Loop) {
         return write!(stream, "HTTP/1.1 302 Found\r\nlocation: /{path}x\r\n\r\n");
+    }
+    if let Some(Fault::Elsewhere(port)) = fault {
+        return write!(
+            stream,
+            "HTTP/1.1 307 Elsewhere\r\nlocation: http://127.0.0.1:{port}/{path}\r\n\
+             content-length: 0\r\n\r\n"
+        );
     }
     if fault == Some(Fault::Endless) {
         write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
