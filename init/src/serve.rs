@@ -181,6 +181,9 @@ impl Serving<'_> {
 
     fn daemon_ready(&mut self, name: &str, supervisor: &mut Supervisor) -> Result<(), Error> {
         log::line(&format!("{name} is ready"));
+        if name == CONTAINERD {
+            clock::runtime_has_started();
+        }
         if name == CONTAINERD && self.runtime == Runtime::Docker && !self.runtime_ready {
             if !supervisor.knows(runtime::DOCKERD) {
                 supervisor.start(runtime::dockerd()?)?;
