@@ -8,6 +8,19 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 
+/// The shell has an `ip` of its own, which knows less.
+fn ip_first(command: &str) -> String {
+    format!("ip() {{ /usr/bin/ip -color=never \"$@\"; }}; {command}")
+}
+
+fn sh(host: &mut Machine, command: &str) -> String {
+    e2e::sh(host, &ip_first(command))
+}
+
+fn sh_until(host: &mut Machine, command: &str, done: impl Fn(&str) -> bool) -> String {
+    e2e::sh_until(host, &ip_first(command), done)
+}
+
 /// A card with this number on a cable that all cards with the same `hub` hang on.
 fn card(number: u8, hub: u8, mac: &str) -> Vec<std::ffi::OsString> {
     let netdev = format!("hubport,id=cable{number},hubid={hub}");
@@ -241,8 +254,6 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
     sh_until(&mut host, "ping -c 1 -W 5 10.10.10.1; true", |text| text.contains(" 0% packet loss"));
     let active = |host: &mut Machine| sh(host, "cat /sys/class/net/bond0/bonding/active_slave");
     let before = active(&mut host);
-    let cards = [name_of(&mut host, "52:54:00:bb:00:01"), name_of(&mut host, "52:54:00:bb:00:02")];
-    assert!(cards.iter().all(|card| card.is_empty() || card.starts_with("eth")), "{cards:?}");
     plug(&mut host, if before.trim() == "eth1" { "card1" } else { "card2" }, false);
     let show = "cat /sys/class/net/bond0/bonding/active_slave";
     sh_until(&mut host, show, |now| !now.trim().is_empty() && now != before);
