@@ -82,9 +82,9 @@ fn a_host_without_a_server_comes_up_and_takes_what_a_late_one_says() {
     let mut host = start(&config);
 
     // Nobody answers: it says so, and comes up all the same.
-    let late = host.wait_for_line("network: no address after 20 s, going on without", BOOT);
-    late.expect("it is said");
-    host.wait_for_line("network: eth0: no DHCP server answers", SOON).expect("why");
+    host.wait_for_line("network: eth0: no DHCP server answers", BOOT).expect("it is said");
+    let late = "no address after 20 s, going on without (eth0: no DHCP server answers)";
+    host.wait_for_line(late, SOON).expect("it is said");
     if !host.console().iter().any(|line| line.text.starts_with("berth: ready ")) {
         host.wait_ready(BOOT).expect("the host gets ready");
     }
@@ -151,6 +151,10 @@ nameservers = ["192.0.2.53", "2001:db8::53"]
 search = ["lan.example.org"]
 
 [[network.interface]]
+name = "uplink"
+bond = { members = ["eth0"], mode = "balance-rr" }
+
+[[network.interface]]
 name = "bond0"
 mtu = 1450
 bond = { members = ["52:54:00:bb:*"], mode = "active-backup" }
@@ -208,6 +212,11 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
     let config = Config { extra, host_config: Some(disk.host_config(COMBINED)), ..disk.config() };
     let (mut host, _) = boot(&config);
 
+    // A bond that asks by DHCP with the address of its member.
+    sh_until(&mut host, "ip -4 addr show uplink", |text| text.contains("10.0.2.15/24"));
+    let uplink = sh(&mut host, "cat /proc/net/bonding/uplink");
+    assert!(uplink.contains("load balancing (round-robin)"), "{uplink}");
+
     // A bond, a VLAN on it, and what is told of both.
     let bond = sh_until(&mut host, "cat /proc/net/bonding/bond0", |text| {
         text.matches("Slave Interface").count() == 2
@@ -224,7 +233,7 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
     });
     for route in [
         "default via 10.10.10.1 dev bond0.10 proto static metric 50",
-        "default via 10.0.2.2 dev eth0 proto dhcp",
+        "default via 10.0.2.2 dev uplink proto dhcp",
         "default via 2001:db8:10::1 dev bond0.10 proto static metric 50",
         "2001:db8:99::/48 via 2001:db8:10::9 dev bond0.10 proto static metric 7",
     ] {
@@ -252,11 +261,10 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
     sh(&mut host, &format!("ip -n peer link add link {peer} name tagged type vlan id 10"));
     sh(&mut host, "ip -n peer addr add 10.10.10.1/24 dev tagged && ip -n peer link set tagged up");
     sh_until(&mut host, "ping -c 1 -W 5 10.10.10.1; true", |text| text.contains(" 0% packet loss"));
-    let active = |host: &mut Machine| sh(host, "cat /sys/class/net/bond0/bonding/active_slave");
-    let before = active(&mut host);
+    let active = "cat /sys/class/net/bond0/bonding/active_slave";
+    let before = sh(&mut host, active);
     plug(&mut host, if before.trim() == "eth1" { "card1" } else { "card2" }, false);
-    let show = "cat /sys/class/net/bond0/bonding/active_slave";
-    sh_until(&mut host, show, |now| !now.trim().is_empty() && now != before);
+    sh_until(&mut host, active, |now| !now.trim().is_empty() && now != before);
     sh_until(&mut host, "ping -c 1 -W 5 10.10.10.1; true", |text| text.contains(" 0% packet loss"));
 
     // Cards that appear late: one becomes part of a bond, one gets the address of its pattern.

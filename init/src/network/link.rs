@@ -120,6 +120,8 @@ pub struct UsedLink {
     has_static: bool,
     /// The address that was said on the console: renewals are not.
     said: Option<Ipv4Addr>,
+    /// It was said that nobody answers.
+    said_unanswered: bool,
 }
 
 impl UsedLink {
@@ -137,6 +139,7 @@ impl UsedLink {
             carrier: false,
             has_static: false,
             said: None,
+            said_unanswered: false,
         }
     }
 
@@ -190,13 +193,14 @@ impl UsedLink {
     pub fn changed(&mut self, link: &netlink::Link, kernel: &mut Requests, now: Duration) -> bool {
         self.name.clone_from(&link.name);
         let mut changed = false;
+        // First: a socket on a link that is off says so to its first user.
+        if !link.up {
+            self.switch_on(kernel);
+        }
         if self.v6.is_none() || self.mac != link.mac {
             // A bond has the address of its first member, once it has one.
             self.mac = link.mac;
             changed |= self.set_up_clients(kernel, now);
-        }
-        if !link.up {
-            self.switch_on(kernel);
         }
         let carrier = link.up && link.carrier;
         if carrier == self.carrier {
@@ -310,6 +314,11 @@ impl UsedLink {
         }
         if let Some(client) = &mut self.client {
             let actions = client.step(now, Event::Timer);
+            let unanswered = client.is_unanswered();
+            if unanswered && !self.said_unanswered {
+                log::line(&format!("network: {}: no DHCP server answers", self.name));
+            }
+            self.said_unanswered = unanswered;
             changed |= self.act(actions, kernel);
         }
         changed

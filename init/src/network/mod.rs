@@ -281,13 +281,13 @@ impl Network {
         // A link that loses its address later says so itself.
         if status == Status::Late && self.said.is_none() {
             let waited = UP_WITHIN.as_secs();
-            log::line(&format!("network: no address after {waited} s, going on without"));
-            let problems: Vec<String> = self.links.values().filter_map(UsedLink::problem).collect();
-            match (problems.is_empty(), self.links.is_empty()) {
-                (false, _) => log::line(&format!("network: {}", problems.join("; "))),
-                (true, true) => log::line("network: there is no link with a driver"),
-                (true, false) => {}
-            }
+            let why: Vec<String> = self.links.values().filter_map(UsedLink::problem).collect();
+            let why = match (why.is_empty(), self.links.is_empty()) {
+                (false, _) => format!(" ({})", why.join("; ")),
+                (true, true) => " (there is no link with a driver)".to_owned(),
+                (true, false) => String::new(),
+            };
+            log::line(&format!("network: no address after {waited} s, going on without{why}"));
         }
         if status == Status::Up {
             log::line("network: up");

@@ -219,6 +219,7 @@ fn new_device<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const LAN: &str = r#"
         [[network.interface]]
@@ -340,5 +341,63 @@ mod tests {
         assert_eq!(shown(&config, &links), ["make VLAN lan"]);
         assert_eq!(modules(&config), ["8021q", "bonding", "bridge"]);
         assert_eq!(modules(&super::tests::config("")), [""; 0]);
+    }
+
+    /// What the kernel makes of a step. `next` is the number of the next new link.
+    fn take(links: &mut Vec<Seen>, step: &Step, next: &mut i32) {
+        match step {
+            Step::Create { name, device } => {
+                let kind = match device {
+                    NewDevice::Bond { .. } => "bond",
+                    NewDevice::Bridge { .. } => "bridge",
+                    NewDevice::Vlan { .. } => "vlan",
+                };
+                links.push(seen(*next, name, Some(kind), 0xaa));
+                *next += 1;
+            }
+            Step::Join { member, whole, bond, .. } => {
+                let mac = links.iter().find(|l| l.link.index == *member).expect("there").link.mac;
+                for seen in links.iter_mut() {
+                    if seen.link.index == *member {
+                        seen.link.permanent_mac = seen.link.permanent_mac.or(seen.link.mac);
+                        seen.link.master = Some(*whole);
+                    } else if seen.link.index == *whole && *bond {
+                        seen.link.mac = mac;
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// In whatever order links appear, building ends, and ends in the same network.
+        #[test]
+        fn building_comes_to_an_end_and_to_the_same_one(
+            order in Just(vec![("eth0", 0xaa), ("eth1", 0xaa), ("eth9", 9), ("eth5", 0xbb)]).prop_shuffle(),
+            eager in any::<u8>(),
+        ) {
+            let config = config(LAN);
+            let (mut links, mut next) = (Vec::new(), 10);
+            for (number, (name, mac)) in order.iter().enumerate() {
+                links.push(seen(number as i32 + 2, name, None, *mac));
+                // Links appear between steps, too.
+                if eager >> number & 1 == 1 && let Some(step) = steps(&config, links.iter()).first() {
+                    take(&mut links, step, &mut next);
+                }
+            }
+            for _ in 0..20 {
+                for step in steps(&config, links.iter()) {
+                    take(&mut links, &step, &mut next);
+                }
+            }
+            prop_assert_eq!(steps(&config, links.iter()), []);
+            let index = |name: &str| links.iter().find(|l| l.link.name == name).map(|l| l.link.index);
+            let master = |name: &str| links.iter().find(|l| l.link.name == name).and_then(|l| l.link.master);
+            prop_assert_eq!(links.len(), 7);
+            for (member, whole) in [("eth0", "bond0"), ("eth1", "bond0"), ("lan", "br0"), ("eth9", "br0")] {
+                prop_assert_eq!(master(member), index(whole), "{}", member);
+            }
+            prop_assert_eq!((master("eth5"), master("bond0"), master("br0")), (None, None, None));
+        }
     }
 }

@@ -23,6 +23,8 @@ pub struct Told {
     pub servers: Vec<IpAddr>,
     /// Search domains.
     pub search: Vec<String>,
+    /// The domain of this host.
+    pub domain: Option<String>,
     /// The name of this host.
     pub hostname: Option<String>,
 }
@@ -38,6 +40,7 @@ impl From<&Lease> for Told {
             link: String::new(),
             servers: lease.name_servers.iter().map(|server| IpAddr::V4(*server)).collect(),
             search,
+            domain: lease.domain.clone(),
             hostname: lease.hostname.clone(),
         }
     }
@@ -50,8 +53,10 @@ pub struct Names {
     pub hostname: String,
     /// Name servers as resolv.conf(5) names them.
     pub servers: Vec<String>,
-    /// Domains in which short names are looked up; the first is this host's own.
+    /// Domains in which short names are looked up.
     pub search: Vec<String>,
+    /// This host's own domain.
+    pub domain: Option<String>,
 }
 
 /// What a person configured wins; links, the oldest first, fill in the rest. Of name servers those
@@ -69,13 +74,16 @@ pub fn names(config: &HostConfig, told: Vec<Told>) -> Names {
     if search.is_empty() {
         search = told.iter().flat_map(|told| told.search.iter().cloned()).collect();
     }
+    let domain = config.search.is_empty().then(|| told.iter().find_map(|told| told.domain.clone()));
     let hostname = told.into_iter().find_map(|told| told.hostname);
     let mut hostname =
         config.hostname.clone().or(hostname).unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned());
     // The kernel's limit is 64 bytes.
     hostname.truncate(63);
     let servers = first_of(servers, MAX_NAME_SERVERS);
-    Names { hostname, servers, search: first_of(search, MAX_DOMAINS) }
+    let search = first_of(search, MAX_DOMAINS);
+    let domain = domain.flatten().or_else(|| search.first().cloned());
+    Names { hostname, servers, search, domain }
 }
 
 fn is_link_local(server: &IpAddr) -> bool {
@@ -109,7 +117,7 @@ impl Names {
 
     fn hosts(&self) -> String {
         let name = &self.hostname;
-        let full = match self.search.first() {
+        let full = match &self.domain {
             Some(domain) if !name.contains('.') => format!("{name}.{domain} "),
             _ => String::new(),
         };
@@ -210,11 +218,13 @@ mod tests {
             link: "eth1".into(),
             servers: vec![router, global],
             search: vec!["lan".into(), "example.org".into()],
+            domain: None,
             hostname: None,
         };
         let names = names(&config(""), vec![v6, v4]);
         assert_eq!(names.servers, ["2001:db8::53", "192.0.2.53", "fe80::1%eth1"]);
         assert_eq!(names.search, ["lan", "example.org", "eng.example.org"]);
+        assert!(names.hosts().ends_with("127.0.1.1 told.example.org told\n"), "{}", names.hosts());
     }
 
     #[test]

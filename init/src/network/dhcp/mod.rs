@@ -26,8 +26,8 @@ const REBOOT_TRIES: u32 = 3;
 const SHORTEST_RENEWAL_WAIT: Duration = Duration::from_secs(60);
 /// A server that refuses is asked again after this long at the earliest.
 const AFTER_REFUSAL: Duration = Duration::from_secs(2);
-/// A server that has not answered that many questions is taken for absent.
-const UNANSWERED: u32 = 4;
+/// When that many questions were asked, and none was answered, a person is told: after some 15 s.
+const UNANSWERED: u32 = 5;
 /// What is asked for: RFC 3442 wants classless routes before the router.
 const PARAMETERS: [u8; 10] = [
     option::SUBNET_MASK,
