@@ -91,6 +91,15 @@ pub fn containerd_image() -> &'static Path {
     })
 }
 
+/// The containerd image with what it takes to play a router in a network namespace of its own.
+pub fn network_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let packages = "packages=[\"dnsmasq-base\",\"iproute2\"]";
+        build("configs/containerd.toml", &["name=e2e-network", "debug.shell=true", packages])
+    })
+}
+
 /// The containerd image with the kernel for real servers, and a debug shell.
 pub fn generic_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();

@@ -5,8 +5,22 @@
 //! [`Raw::validate`] turns the result into a [`HostConfig`] or says what is wrong. Nothing uses a
 //! layer that was not validated.
 
+mod interface;
+mod network;
+mod proxy;
+mod time;
+mod topology;
+
+pub use network::{
+    Bond, BondMode, Bridge, Device, Interface, Ipv6, Link, RawBond, RawBridge, RawInterface,
+    RawNetwork, RawRoute, RawVlan, Route, TransmitHash, Vlan, mac_text,
+};
+pub use proxy::{Proxy, RawProxy};
+pub use time::{RawTime, TimeServer};
+
 use crate::toml_input::{self, InputError};
 use crate::update::{RawUpdate, Update};
+use network::bounded;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,48 +37,14 @@ pub struct Raw {
     pub hostname: Option<String>,
     /// `[network]`
     pub network: RawNetwork,
+    /// `[proxy]`
+    pub proxy: RawProxy,
     /// `[time]`
     pub time: RawTime,
     /// `[update]`
     pub update: RawUpdate,
     /// `[[workload]]`
     pub workload: Vec<RawWorkload>,
-}
-
-/// `[network]` as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawNetwork {
-    /// Name servers used instead of those that DHCP tells.
-    pub nameservers: Option<Vec<String>>,
-    /// DNS search domains.
-    pub search: Option<Vec<String>>,
-    /// `[[network.interface]]`
-    pub interface: Vec<RawInterface>,
-}
-
-/// `[[network.interface]]` as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawInterface {
-    /// Kernel name (`eth0`) or MAC address (`52:54:00:12:34:56`).
-    pub name: String,
-    /// Ask for an address by DHCPv4. Defaults to true unless `address` is given.
-    pub dhcp: Option<bool>,
-    /// Static addresses with prefix length: `192.0.2.10/24`.
-    pub address: Option<Vec<String>>,
-    /// Default gateway.
-    pub gateway: Option<String>,
-    /// Bytes; the link's own default otherwise.
-    pub mtu: Option<u32>,
-}
-
-/// `[time]` as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawTime {
-    /// SNTP servers, names or addresses. An empty list asks nobody.
-    pub servers: Option<Vec<String>>,
 }
 
 /// `[[workload]]` as it was written.
@@ -92,36 +72,14 @@ pub struct HostConfig {
     pub search: Vec<String>,
     /// Links with settings of their own. Other wired links use DHCPv4 and IPv6 autoconfiguration.
     pub interfaces: Vec<Interface>,
+    /// The way to HTTP servers.
+    pub proxy: Proxy,
     /// SNTP servers. Empty: nobody is asked.
-    pub time_servers: Vec<String>,
+    pub time_servers: Vec<TimeServer>,
     /// Where updates come from and what they have to show.
     pub update: Update,
     /// Compose projects, in the order in which they start.
     pub workloads: Vec<Workload>,
-}
-
-/// Settings of one link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Which link.
-    pub link: Link,
-    /// Ask for an address by DHCPv4.
-    pub dhcp: bool,
-    /// Static addresses and prefix lengths.
-    pub addresses: Vec<(IpAddr, u8)>,
-    /// Default gateways, at most one of each family.
-    pub gateway: Option<IpAddr>,
-    /// In bytes.
-    pub mtu: Option<u32>,
-}
-
-/// How a link is named.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// By the kernel.
-    Name(String),
-    /// By its hardware address.
-    Mac([u8; 6]),
 }
 
 /// A Compose project.
@@ -144,8 +102,6 @@ pub enum WorkloadSource {
     EspFile(String),
 }
 
-/// Time servers when no layer names any.
-const DEFAULT_TIME_SERVERS: [&str; 1] = ["pool.ntp.org"];
 /// Time that a workload has, when it names none.
 const DEFAULT_WORKLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -163,12 +119,9 @@ impl Raw {
     pub fn over(self, below: Raw) -> Raw {
         Raw {
             hostname: self.hostname.or(below.hostname),
-            network: RawNetwork {
-                nameservers: self.network.nameservers.or(below.network.nameservers),
-                search: self.network.search.or(below.network.search),
-                interface: merge(below.network.interface, self.network.interface, |i| &i.name),
-            },
-            time: RawTime { servers: self.time.servers.or(below.time.servers) },
+            network: self.network.over(below.network),
+            proxy: self.proxy.over(below.proxy),
+            time: self.time.over(below.time),
             update: self.update.over(below.update),
             workload: merge(below.workload, self.workload, |w| &w.name),
         }
@@ -184,29 +137,27 @@ impl Raw {
                 .with_hint("letters, digits, hyphens and dots, at most 63 bytes"));
         }
         unique("workload", self.workload.iter().map(|w| &w.name)).map_err(wrong)?;
-        let interfaces = &self.network.interface;
-        unique("network.interface", interfaces.iter().map(|i| &i.name)).map_err(wrong)?;
-        let nameservers = self.network.nameservers.unwrap_or_default();
-        let nameservers = nameservers.iter().enumerate().map(|(i, text)| {
-            address(text).map_err(|why| Wrong(format!("network.nameservers.{i}"), why))
-        });
-        let interfaces = self.network.interface.into_iter().enumerate().map(|(i, raw)| {
-            interface(raw).map_err(|wrong| wrong.below(&format!("network.interface.{i}")))
-        });
+        let network = self.network.validate().map_err(|w| wrong(w.below("network")))?;
+        let proxy = self.proxy.validate().map_err(|w| wrong(w.below("proxy")))?;
+        let time_servers = self.time.validate().map_err(|w| wrong(w.below("time")))?;
+        let mut update = self.update.validate().map_err(|(key, why)| wrong(Wrong(key, why)))?;
+        // `[update]` may name one of its own.
+        if update.proxy.is_none() {
+            update.proxy.clone_from(&proxy.https);
+            update.no_proxy.clone_from(&proxy.exclude);
+        }
         let workloads =
             self.workload.into_iter().enumerate().map(|(i, raw)| {
                 workload(raw).map_err(|wrong| wrong.below(&format!("workload.{i}")))
             });
         Ok(HostConfig {
             hostname: self.hostname,
-            nameservers: nameservers.collect::<Result<_, _>>().map_err(wrong)?,
-            search: self.network.search.unwrap_or_default(),
-            interfaces: interfaces.collect::<Result<_, _>>().map_err(wrong)?,
-            time_servers: self
-                .time
-                .servers
-                .unwrap_or_else(|| DEFAULT_TIME_SERVERS.map(str::to_owned).to_vec()),
-            update: self.update.validate().map_err(|(key, why)| wrong(Wrong(key, why)))?,
+            nameservers: network.nameservers,
+            search: network.search,
+            interfaces: network.interfaces,
+            proxy,
+            time_servers,
+            update,
             workloads: workloads.collect::<Result<_, _>>().map_err(wrong)?,
         })
     }
@@ -248,76 +199,22 @@ fn unique<'a>(key: &str, names: impl Iterator<Item = &'a String>) -> Result<(), 
 
 /// RFC 1123, section 2.1, with the kernel's limit of 64 bytes including the end.
 fn is_hostname(name: &str) -> bool {
+    name.len() <= 63 && is_domain(name)
+}
+
+/// RFC 1123, section 2.1: labels of letters, digits and hyphens.
+fn is_domain(name: &str) -> bool {
     let label = |label: &str| {
-        !label.is_empty()
+        (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    name.len() <= 63 && name.split('.').all(label)
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an IP address"))
-}
-
-fn link(name: &str) -> Result<Link, Wrong> {
-    if name.contains(':') {
-        let octets: Vec<u8> =
-            name.split(':').filter_map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
-        return match <[u8; 6]>::try_from(octets) {
-            Ok(mac) if name.split(':').count() == 6 => Ok(Link::Mac(mac)),
-            _ => Err(Wrong::new("name", format!("`{name}` is not a MAC address"))),
-        };
-    }
-    // IFNAMSIZ is 16 with the final NUL.
-    match name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
-        true => Err(Wrong::new("name", format!("`{name}` is not an interface name"))),
-        false => Ok(Link::Name(name.to_owned())),
-    }
-}
-
-fn interface(raw: RawInterface) -> Result<Interface, Wrong> {
-    let link = link(&raw.name)?;
-    let mut addresses = Vec::new();
-    for (i, text) in raw.address.iter().flatten().enumerate() {
-        let parsed = text.split_once('/').and_then(|(ip, prefix)| {
-            let ip: IpAddr = ip.parse().ok()?;
-            let prefix: u8 = prefix.parse().ok()?;
-            let most = if ip.is_ipv4() { 32 } else { 128 };
-            (prefix <= most).then_some((ip, prefix))
-        });
-        addresses.push(parsed.ok_or_else(|| {
-            let why =
-                format!("`{text}` is not an address with a prefix length, as in 192.0.2.10/24");
-            Wrong(format!("address.{i}"), why)
-        })?);
-    }
-    let gateway = raw.gateway.as_deref().map(address).transpose();
-    let gateway = gateway.map_err(|why| Wrong::new("gateway", why))?;
-    if let Some(gateway) = gateway
-        && !addresses.iter().any(|(ip, prefix)| same_net(*ip, gateway, *prefix))
-        && !addresses.is_empty()
-    {
-        let why = format!("{gateway} is in no network of interface `{}`", raw.name);
-        return Err(Wrong::new("gateway", why));
-    }
-    let dhcp = raw.dhcp.unwrap_or(addresses.is_empty());
-    if let Some(mtu) = raw.mtu
-        && !(576..=65535).contains(&mtu)
-    {
-        return Err(Wrong::new("mtu", format!("{mtu} is not in 576..65535")));
-    }
-    Ok(Interface { link, dhcp, addresses, gateway, mtu: raw.mtu })
-}
-
-fn same_net(ip: IpAddr, other: IpAddr, prefix: u8) -> bool {
-    let bits = |ip: IpAddr| match ip {
-        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
-        IpAddr::V6(v6) => (u128::from(v6), 128),
-    };
-    let ((a, width), (b, other_width)) = (bits(ip), bits(other));
-    width == other_width && (prefix == 0 || (a ^ b) >> (128 - u32::from(prefix)) == 0)
 }
 
 fn workload(raw: RawWorkload) -> Result<Workload, Wrong> {
@@ -355,90 +252,4 @@ pub fn netmask(prefix: u8) -> Ipv4Addr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(text: &str) -> Result<HostConfig, String> {
-        check("host.toml", text).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn an_empty_file_is_a_configuration() {
-        let config = config("").expect("valid");
-        assert_eq!(config.hostname, None);
-        assert!(config.workloads.is_empty() && config.interfaces.is_empty());
-        assert_eq!(config.time_servers, DEFAULT_TIME_SERVERS);
-    }
-
-    #[test]
-    fn later_layers_win_by_key_and_by_name() {
-        let below = "hostname = \"a\"\n[[workload]]\nname = \"x\"\ncompose = \"1\"\n\
-                     [[workload]]\nname = \"y\"\ncompose = \"2\"";
-        let above = "[time]\nservers = []\n[[workload]]\nname = \"x\"\nfile = \"x.yaml\"";
-        let (below, above) = (Raw::parse("1", below), Raw::parse("2", above));
-        let merged = above.expect("above").over(below.expect("below")).validate("both");
-        let merged = merged.expect("valid");
-        assert_eq!(merged.hostname.as_deref(), Some("a"));
-        assert!(merged.time_servers.is_empty());
-        let names: Vec<_> = merged.workloads.iter().map(|w| w.name.as_str()).collect();
-        assert_eq!(names, ["y", "x"]);
-        assert_eq!(merged.workloads[1].source, WorkloadSource::EspFile("x.yaml".into()));
-    }
-
-    #[test]
-    fn bad_values_are_named() {
-        let cases = [
-            ("hostname = \"-a\"", "1:1: hostname: `-a` is not a host name"),
-            (
-                "[network]\nnameservers = [\"1.1.1.1\",\n  \"dns\"]",
-                "3:3: network.nameservers: `dns` is not an IP address",
-            ),
-            (
-                "[[network.interface]]\nname = \"a:b\"",
-                "2:1: network.interface.name: `a:b` is not a MAC address",
-            ),
-            (
-                "[[network.interface]]\nname = \"eth0\"\naddress = [\"1.2.3.4\"]",
-                "3:12: network.interface.address: `1.2.3.4` is not an address with a prefix \
-                 length, as in 192.0.2.10/24",
-            ),
-            (
-                "[[network.interface]]\nname = \"eth0\"\naddress = [\"192.0.2.1/24\"]\n\
-                 gateway = \"198.51.100.1\"",
-                "4:1: network.interface.gateway: 198.51.100.1 is in no network of interface `eth0`",
-            ),
-            (
-                "[[network.interface]]\nname = \"eth0\"\nmtu = 1",
-                "3:1: network.interface.mtu: 1 is not in 576..65535",
-            ),
-            (
-                "[[workload]]\nname = \"a\"",
-                "2:1: workload.name: `a` needs either `compose` or `file`",
-            ),
-            (
-                "[[workload]]\nname = \"a\"\nfile = \"../x\"",
-                "3:1: workload.file: `../x` leaves the ESP",
-            ),
-            (
-                "[[workload]]\nname = \"a\"\nfile = \"x\"\n[[workload]]\nname = \"a\"\nfile = \"y\"",
-                "5:1: workload.name: `a` is declared twice",
-            ),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(config(text), Err(format!("host.toml:{expected}")), "{text}");
-        }
-    }
-
-    #[test]
-    fn static_addresses_switch_dhcp_off() {
-        let config = config(
-            "[[network.interface]]\nname = \"52:54:00:12:34:56\"\n\
-             address = [\"192.0.2.10/24\", \"2001:db8::1/64\"]\ngateway = \"192.0.2.1\"",
-        )
-        .expect("valid");
-        let interface = &config.interfaces[0];
-        assert_eq!(interface.link, Link::Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
-        assert!(!interface.dhcp);
-        assert_eq!(interface.addresses.len(), 2);
-    }
-}
+mod tests;

@@ -86,6 +86,9 @@ pub struct Update {
     pub bandwidth: Option<u64>,
     /// HTTP proxy.
     pub proxy: Option<String>,
+    /// What is reached without it.
+    #[serde(default)]
+    pub no_proxy: Vec<String>,
     /// Whether everything may be downloaded.
     pub full: Full,
     /// Time between two checks of the slot that does not run.
@@ -155,6 +158,7 @@ impl Default for Update {
             trial: Trial { tries: 3, deadline: None, soak: Duration::from_secs(30) },
             bandwidth: None,
             proxy: None,
+            no_proxy: Vec::new(),
             full: Full::Allowed,
             scrub: Some(Duration::from_secs(7 * 24 * 3600)),
             hardware: None,
@@ -248,6 +252,7 @@ impl RawUpdate {
             },
             bandwidth: within("bandwidth", self.bandwidth, 1024, u64::MAX)?,
             proxy: self.proxy.map(|proxy| checked("proxy", proxy)).transpose()?,
+            no_proxy: Vec::new(),
             full,
             scrub: scrub.or(defaults.scrub).filter(|every| !every.is_zero()),
             hardware: self.hardware,

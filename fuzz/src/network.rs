@@ -4,6 +4,12 @@ use crate::Target;
 
 pub const TARGETS: &[Target] = &[
     Target { name: "dhcp", run: init::untrusted::dhcp, samples: init::untrusted::dhcp_samples },
+    Target { name: "dhcp6", run: init::untrusted::dhcp6, samples: init::untrusted::dhcp6_samples },
+    Target {
+        name: "router",
+        run: init::untrusted::router,
+        samples: init::untrusted::router_samples,
+    },
     Target { name: "sntp", run: init::untrusted::sntp, samples: sntp_samples },
     Target { name: "dns", run: init::untrusted::dns, samples: init::untrusted::dns_samples },
 ];

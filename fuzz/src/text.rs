@@ -15,9 +15,16 @@ pub const TARGETS: &[Target] = &[
 
 fn host_samples() -> Vec<Vec<u8>> {
     let demo = include_bytes!("../../configs/demo/host.toml").to_vec();
-    let network = b"hostname = \"h\"\n[network]\nnameservers = [\"192.0.2.1\"]\n\
+    let network =
+        b"hostname = \"h\"\n[network]\nnameservers = [\"192.0.2.1\"]\nsearch = [\"a.b\"]\n\
         [[network.interface]]\nname = \"52:54:00:12:34:56\"\naddress = [\"192.0.2.9/24\", \
-        \"2001:db8::1/64\"]\ngateway = \"192.0.2.1\"\nmtu = 1500\n[time]\nservers = []\n\
+        \"2001:db8::1/64\"]\ngateway = [\"192.0.2.1\", \"fe80::1\"]\nmtu = 1500\nipv6 = \"dhcp\"\n\
+        [[network.interface.route]]\nto = \"10.0.0.0/8\"\nvia = \"192.0.2.2\"\nmetric = 5\n\
+        [[network.interface]]\nname = \"b0\"\nbond = { members = [\"eth*\"], mode = \"802.3ad\" }\n\
+        [[network.interface]]\nname = \"v\"\nvlan = { link = \"b0\", id = 7 }\n\
+        [[network.interface]]\nname = \"r\"\nbridge = { members = [\"v\"], stp = true }\n\
+        [proxy]\nhttp = \"http://u:p@proxy:3128\"\nexclude = [\".lan\"]\n\
+        [time]\nservers = [\"[2001:db8::1]:1123\"]\n\
         [[workload]]\nname = \"w\"\nfile = \"w.yaml\"\ntimeout = 5\n";
     vec![demo, network.to_vec()]
 }

@@ -3,6 +3,7 @@
 use crate::error::{Error, On};
 use crate::supervisor::lifecycle::Limits;
 use crate::supervisor::{Program, Service};
+use contract::host_config::Proxy;
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
@@ -61,13 +62,13 @@ impl Runtime {
     }
 }
 
-/// containerd, with its configuration written.
-pub fn containerd() -> Result<Service, Error> {
+/// containerd, with its configuration written. It reaches registries through `proxy`.
+pub fn containerd(proxy: &Proxy) -> Result<Service, Error> {
     fs::write(CONTAINERD_CONFIG, containerd_config()).on("write", CONTAINERD_CONFIG)?;
     let args = ["--config", CONTAINERD_CONFIG].map(str::to_owned).into();
     Ok(Service {
         name: CONTAINERD,
-        program: Program { path: CONTAINERD_PATH.into(), args, env: vec![] },
+        program: Program { path: CONTAINERD_PATH.into(), args, env: proxy.environment() },
         oom_score_adj: -999,
         limits: Limits { ready: Duration::from_secs(120), stop: Duration::from_secs(20) },
     })
@@ -84,13 +85,14 @@ fn containerd_config() -> &'static str {
      path = \"/var/lib/containerd/opt\"\n"
 }
 
-/// dockerd, with its configuration written. containerd is to be ready before it starts.
-pub fn dockerd() -> Result<Service, Error> {
+/// dockerd, with its configuration written. It reaches registries through `proxy`. containerd is to
+/// be ready before it starts.
+pub fn dockerd(proxy: &Proxy) -> Result<Service, Error> {
     write_docker_config(true)?;
     let args = ["--config-file", DOCKER_CONFIG].map(str::to_owned).into();
     Ok(Service {
         name: DOCKERD,
-        program: Program { path: DOCKERD_PATH.into(), args, env: vec![] },
+        program: Program { path: DOCKERD_PATH.into(), args, env: proxy.environment() },
         oom_score_adj: -500,
         // A host with hundreds of containers takes minutes to look at them all.
         limits: Limits { ready: Duration::from_secs(300), stop: Duration::from_secs(90) },

@@ -94,7 +94,7 @@ pub fn run(
         .unwrap_or_else(|e| log::warning(&format!("Ctrl-Alt-Del: {e}")));
     let runtime = Runtime::detect()?;
     match &host.var_problem {
-        None => supervisor.start(runtime::containerd()?)?,
+        None => supervisor.start(runtime::containerd(&host.config.proxy)?)?,
         Some(why) => log::warning(&format!("no containers without /var: {why}")),
     }
     let facts = Facts {
@@ -181,9 +181,12 @@ impl Serving<'_> {
 
     fn daemon_ready(&mut self, name: &str, supervisor: &mut Supervisor) -> Result<(), Error> {
         log::line(&format!("{name} is ready"));
+        if name == CONTAINERD {
+            clock::runtime_has_started();
+        }
         if name == CONTAINERD && self.runtime == Runtime::Docker && !self.runtime_ready {
             if !supervisor.knows(runtime::DOCKERD) {
-                supervisor.start(runtime::dockerd()?)?;
+                supervisor.start(runtime::dockerd(&self.host.config.proxy)?)?;
             }
         } else if name == self.runtime.daemon() {
             self.runtime_ready = true;

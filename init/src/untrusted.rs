@@ -4,19 +4,25 @@
 
 use crate::clock::sntp;
 use crate::layers::Told;
+use crate::network::dhcp::lease::Lease;
 use crate::network::dhcp::message::{Kind, Message, option};
-use crate::network::dns;
+use crate::network::{advertisement, dhcp6, dns, domains};
 use crate::verity;
 use crate::{ext4, modules};
 use contract::layout::VERITY_BLOCK;
 use contract::verity::Superblock;
 use std::collections::{BTreeMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// A message that is read can be written, and is then read as one of the same kind.
+/// A message that is read can be written, and is then read as one of the same kind. A lease that is
+/// read is one that can be used.
 pub fn dhcp(bytes: &[u8]) -> bool {
     let Some(message) = Message::decode(bytes) else { return false };
+    if let Ok(lease) = Lease::from_message(&message) {
+        assert!(lease.renew <= lease.rebind && lease.rebind <= lease.duration);
+        assert!(lease.search.iter().all(|name| domains::name(name).as_ref() == Some(name)));
+    }
     let again = Message::decode(&message.encode()).map(|again| (again.kind, again.xid));
     assert_eq!(again, Some((message.kind, message.xid)));
     true
@@ -32,6 +38,7 @@ pub fn dhcp_samples() -> Vec<Vec<u8>> {
         (option::LEASE_TIME, vec![0, 1, 81, 128]),
         (option::SERVER_ID, vec![10, 0, 2, 2]),
         (option::CLASSLESS_ROUTES, vec![0, 10, 0, 2, 2]),
+        (option::DOMAIN_SEARCH, b"\x03eng\x07example\x03org\0\x02hr\xc0\x04".to_vec()),
     ];
     let message = Message {
         kind: Kind::Offer,
@@ -45,6 +52,58 @@ pub fn dhcp_samples() -> Vec<Vec<u8>> {
         options: BTreeMap::from(options),
     };
     vec![message.encode()]
+}
+
+/// A DHCPv6 message that is read can be written, and is then the same. A lease that is read is one
+/// that can be used.
+pub fn dhcp6(bytes: &[u8]) -> bool {
+    use dhcp6::{answer, message::Message};
+    let Some(message) = Message::decode(bytes) else { return false };
+    assert_eq!(Message::decode(&message.encode()).as_ref(), Some(&message));
+    let facts = answer::facts(&message);
+    assert!(facts.domains.iter().all(|name| domains::name(name).as_ref() == Some(name)));
+    assert!(answer::refresh(&message) >= Duration::from_secs(600));
+    let lease = answer::lease(&message, 9);
+    if let Ok(lease) = &lease {
+        assert!(!lease.addresses.is_empty());
+        assert!(lease.renew <= lease.rebind && lease.rebind <= lease.duration);
+    }
+    lease.is_ok()
+}
+
+/// A reply with one address, name servers and domains.
+pub fn dhcp6_samples() -> Vec<Vec<u8>> {
+    use dhcp6::message::{Kind, Message, option};
+    let server = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53).octets();
+    let mut association = vec![0, 0, 0, 9, 0, 0, 0, 60, 0, 0, 0, 90, 0, 5, 0, 24];
+    association.extend(server);
+    association.extend([0, 0, 0, 100, 0, 0, 0, 200, 0, 13, 0, 2, 0, 0]);
+    let options = vec![
+        (option::CLIENT_ID, vec![0, 4, 7, 7]),
+        (option::SERVER_ID, vec![0, 3, 0, 1]),
+        (option::IA_NA, association),
+        (option::NAME_SERVERS, server.to_vec()),
+        (option::DOMAINS, b"\x07example\x03org\0".to_vec()),
+        (option::REFRESH_TIME, vec![0, 0, 14, 16]),
+    ];
+    vec![Message { kind: Kind::Reply, xid: 7, options }.encode()]
+}
+
+/// What is heard of routers is bounded, and may stand in a file.
+pub fn router(bytes: &[u8]) -> bool {
+    let mut heard = advertisement::Heard::default();
+    heard.hear(advertisement::read(bytes), Duration::ZERO);
+    assert!(heard.servers().len() <= 8 && heard.domains().len() <= 8);
+    assert!(heard.domains().iter().all(|name| domains::name(name).as_ref() == Some(name)));
+    heard.deadline().is_some()
+}
+
+/// Name servers, and search domains.
+pub fn router_samples() -> Vec<Vec<u8>> {
+    let mut options = vec![25, 3, 0, 0, 0, 0, 2, 88];
+    options.extend(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).octets());
+    options.extend(b"\x1f\x03\0\0\0\0\x02\x58\x07example\x03org\0\0\0\0");
+    vec![options]
 }
 
 /// A time that is believed is not before the one that has passed for sure.

@@ -68,16 +68,20 @@ pub fn arguments(
     }
     args.words(&device);
 
-    let mut network = "user,id=net".to_owned();
-    for PortForward { host, guest } in &runtime.ports {
-        network += &format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
-    }
-    args.0.extend(["-netdev".into(), network.into()]);
     // Without a boot ROM: the firmware must not go on to the network when the disk fails.
-    args.words(match config.nic {
-        Nic::Virtio => "-device virtio-net-pci,netdev=net,romfile=",
-        Nic::E1000e => "-device e1000e,netdev=net,romfile=",
-    });
+    let card = match config.nic {
+        Nic::Virtio => Some("-device virtio-net-pci,netdev=net,romfile="),
+        Nic::E1000e => Some("-device e1000e,netdev=net,romfile="),
+        Nic::None => None,
+    };
+    if let Some(card) = card {
+        let mut network = "user,id=net".to_owned();
+        for PortForward { host, guest } in &runtime.ports {
+            network += &format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
+        }
+        args.0.extend(["-netdev".into(), network.into()]);
+        args.words(card);
+    }
     args.words("-object rng-builtin,id=rng -device virtio-rng-pci,rng=rng");
 
     args.words("-chardev stdio,id=console,signal=off -serial chardev:console");

@@ -45,6 +45,8 @@ pub enum Nic {
     Virtio,
     /// Intel 82574L
     E1000e,
+    /// None, nor a network: a scenario brings its own in [`Config::extra`].
+    None,
 }
 
 /// A name is not one of those that are known.

@@ -1,5 +1,6 @@
 //! Kernel modules.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -8,11 +9,12 @@ use std::path::Path;
 const COMPRESSED: i32 = 4;
 
 /// Loads the module file `path`; the kernel unpacks names that end in `.xz`, `.zst` or `.gz`
-/// itself. A module that is loaded already is not an error.
-pub fn load(path: &Path) -> io::Result<()> {
+/// itself. `parameters` are as in `name=value name=value`. A module that is loaded already is not an
+/// error.
+pub fn load(path: &Path, parameters: &CStr) -> io::Result<()> {
     let compressed = path.extension().is_some_and(|end| end != "ko");
     let flags = if compressed { COMPRESSED } else { 0 };
-    match rustix::system::finit_module(File::open(path)?, c"", flags) {
+    match rustix::system::finit_module(File::open(path)?, parameters, flags) {
         Err(rustix::io::Errno::EXIST) => Ok(()),
         other => Ok(other?),
     }

@@ -86,6 +86,7 @@ impl World for RealWorld {
             http: Settings {
                 bandwidth: self.config.bandwidth,
                 proxy: self.config.proxy.clone(),
+                no_proxy: self.config.no_proxy.clone(),
                 ..Settings::default()
             },
         };

@@ -1,5 +1,8 @@
-//! The wall clock: never behind the image's build time nor the last time seen, and right when a
-//! time server answers. Asking never holds up anything: it has a thread of its own.
+//! The wall clock: never behind what has passed for sure, and right when a time server answers.
+//! Asking never holds up anything: it has a thread of its own.
+//!
+//! Before the runtime is there the clock may jump. Afterwards it is only made to run faster or
+//! slower, unless it is so wrong that this would take too long.
 
 pub mod sntp;
 
@@ -8,21 +11,28 @@ use crate::log;
 use crate::network::dns;
 use crate::random::Random;
 use crate::supervisor::back_off::BackOff;
+use contract::host_config::TimeServer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, io, thread};
 use sys::clock as kernel;
 
 /// Written by the image builder: seconds since 1970, as text.
 const BUILD_TIME: &str = "/usr/lib/berth/build-time";
-/// The last time seen, in the same form.
+/// The last time that had passed for sure, in the same form.
 const LAST_SEEN: &str = "/var/lib/berth/clock";
 /// Time between two notes of the last time seen.
 pub const SAVE_EVERY: Duration = Duration::from_secs(600);
-/// A last time seen that is further than this after the build time is a mistake.
+/// A time that is further than this after the build time is a mistake.
 const LONGEST_LIFE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-/// A clock that is off by more than this is set; by less it is slewed.
-const STEP: Duration = Duration::from_millis(500);
+/// A clock that is off by at most this comes right by the kernel's own way, of 0.5 ms a second.
+const SMALL: Duration = Duration::from_millis(500);
+/// A clock that is off by at most this while containers run is made to run at [`RATE`].
+const MOST_SLEWED: Duration = Duration::from_secs(60);
+/// How much faster or slower, in thousandths: a minute takes twenty.
+const RATE: i32 = 50;
 /// Time between two questions, when the last was answered.
 const ASK_EVERY: Duration = Duration::from_secs(3600);
 /// Waits between questions that nobody answers.
@@ -39,6 +49,13 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// What had passed for sure when the kernel started.
+static SURE: OnceLock<Duration> = OnceLock::new();
+/// Whether a time server has said what time it is.
+static SYNCHRONIZED: AtomicBool = AtomicBool::new(false);
+/// Whether there may be containers, which do not expect the clock to jump.
+static RUNTIME: AtomicBool = AtomicBool::new(false);
+
 /// The time that has passed for sure: when the image was built, or later when this host last
 /// knew. Zero when neither is known.
 fn floor(build_time: Option<Duration>, last_seen: Option<Duration>) -> Duration {
@@ -49,30 +66,51 @@ fn floor(build_time: Option<Duration>, last_seen: Option<Duration>) -> Duration 
     }
 }
 
+/// Whether a hardware clock that says `now` has forgotten the time, or never knew it.
+fn is_absurd(now: Duration, floor: Duration, build_time: Option<Duration>) -> bool {
+    let latest = build_time.map(|built| built.saturating_add(LONGEST_LIFE));
+    now < floor || latest.is_some_and(|latest| now > latest)
+}
+
 fn read_seconds(path: &str) -> Option<Duration> {
     fs::read_to_string(path).ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Sets the clock forward if it is behind what has passed for sure.
+/// Sets the clock to what has passed for sure, if it is behind that or absurdly ahead.
 pub fn apply_floor() -> Result<(), Error> {
-    let floor = floor(read_seconds(BUILD_TIME), read_seconds(LAST_SEEN));
-    if now() < floor {
-        log::line(&format!("clock: was behind, set to {} s since 1970", floor.as_secs()));
+    let build_time = read_seconds(BUILD_TIME);
+    let floor = floor(build_time, read_seconds(LAST_SEEN));
+    let _ = SURE.set(floor.saturating_sub(kernel::since_boot()));
+    let found = now();
+    if is_absurd(found, floor, build_time) {
+        let what = if found < floor { "behind" } else { "far ahead" };
+        log::line(&format!("clock: was {what}, set to {} s since 1970", floor.as_secs()));
         kernel::set(floor).on("set", "the clock")?;
     }
     Ok(())
 }
 
-/// Notes the time, for the next boot of a machine whose hardware clock forgets.
+/// From now on containers may run.
+pub fn runtime_has_started() {
+    RUNTIME.store(true, Ordering::Relaxed);
+}
+
+/// Notes the time that has passed for sure, for the next boot of a machine whose hardware clock
+/// forgets. What the hardware clock alone says is not sure: one that was in the future once would
+/// keep the host there.
 pub fn save() -> Result<(), Error> {
+    let sure = match SYNCHRONIZED.load(Ordering::Relaxed) {
+        true => now(),
+        false => SURE.get().copied().unwrap_or_default() + kernel::since_boot(),
+    };
     let new = format!("{LAST_SEEN}.new");
     fs::create_dir_all("/var/lib/berth").on("make", "/var/lib/berth")?;
-    fs::write(&new, format!("{}\n", now().as_secs())).on("write", &new)?;
+    fs::write(&new, format!("{}\n", sure.as_secs())).on("write", &new)?;
     fs::rename(&new, LAST_SEEN).on("write", LAST_SEEN)
 }
 
 /// Asks `servers` now and every hour, in a thread of its own.
-pub fn keep_right(servers: Vec<String>) {
+pub fn keep_right(servers: Vec<TimeServer>) {
     if servers.is_empty() {
         return;
     }
@@ -103,9 +141,9 @@ pub fn keep_right(servers: Vec<String>) {
 }
 
 /// The first good answer counts.
-fn ask_any(servers: &[String], random: &mut Random) -> io::Result<()> {
+fn ask_any(servers: &[TimeServer], random: &mut Random) -> io::Result<()> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for server in servers {
+    for TimeServer { host: server, port } in servers {
         let addresses = match dns::resolve(server, random) {
             Ok(addresses) => addresses,
             Err(e) => {
@@ -114,7 +152,7 @@ fn ask_any(servers: &[String], random: &mut Random) -> io::Result<()> {
             }
         };
         for address in addresses.into_iter().take(MAX_ADDRESSES) {
-            match ask(address, random).and_then(|time| set(time, server)) {
+            match ask(SocketAddr::new(address, *port), random).and_then(|time| set(time, server)) {
                 Ok(()) => return Ok(()),
                 Err(e) => last = io::Error::new(e.kind(), format!("{server} ({address}): {e}")),
             }
@@ -124,13 +162,13 @@ fn ask_any(servers: &[String], random: &mut Random) -> io::Result<()> {
 }
 
 /// What a server says, as time since 1970 and the kernel's time at which it was so.
-fn ask(address: IpAddr, random: &mut Random) -> io::Result<(Duration, Duration)> {
+fn ask(address: SocketAddr, random: &mut Random) -> io::Result<(Duration, Duration)> {
     let any: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(SocketAddr::new(address, sntp::PORT))?;
+    socket.connect(address)?;
     socket.set_read_timeout(Some(ANSWER_WITHIN))?;
     let nonce = random.next_u64();
     let began = kernel::since_boot();
@@ -145,22 +183,64 @@ fn ask(address: IpAddr, random: &mut Random) -> io::Result<(Duration, Duration)>
     Ok((time, arrived))
 }
 
+/// How a clock is made right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Correction {
+    /// It runs a little faster or slower until it is right.
+    Slew,
+    /// It runs a good deal faster or slower.
+    Hurry,
+    /// It jumps.
+    Step,
+}
+
+/// What to do with a clock that is off by `off`.
+fn correction(off: Duration, runtime: bool) -> Correction {
+    match (off <= SMALL, runtime && off <= MOST_SLEWED) {
+        (true, _) => Correction::Slew,
+        (false, true) => Correction::Hurry,
+        (false, false) => Correction::Step,
+    }
+}
+
 fn set((time, at): (Duration, Duration), server: &str) -> io::Result<()> {
     let right = time + kernel::since_boot().saturating_sub(at);
     let clock = now();
     let off = right.abs_diff(clock);
-    let sign = if right > clock { "behind" } else { "ahead" };
-    if off > STEP {
-        kernel::set(right)?;
-        log::line(&format!("clock: was {:.1} s {sign}, set by {server}", off.as_secs_f64()));
-        if let Err(e) = save() {
-            log::warning(&crate::error::chain(&e));
+    let behind = right > clock;
+    let (sign, seconds) = (if behind { "behind" } else { "ahead" }, off.as_secs_f64());
+    let runtime = RUNTIME.load(Ordering::Relaxed);
+    match correction(off, runtime) {
+        Correction::Slew => {
+            let micros = i64::try_from(off.as_micros()).map_err(io::Error::other)?;
+            kernel::slew(if behind { micros } else { -micros })?;
         }
-    } else {
-        let micros = i64::try_from(off.as_micros()).map_err(io::Error::other)?;
-        kernel::slew(if right > clock { micros } else { -micros })?;
+        Correction::Hurry => {
+            let takes = off * 1000 / RATE.unsigned_abs();
+            let minutes = takes.as_secs().div_ceil(60);
+            log::line(&format!(
+                "clock: is {seconds:.1} s {sign} by {server}, right in {minutes} min without a jump"
+            ));
+            kernel::set_rate(if behind { RATE } else { -RATE })?;
+            thread::sleep(takes);
+            kernel::set_rate(0)?;
+        }
+        Correction::Step => {
+            kernel::set(right)?;
+            let text = format!("clock: was {seconds:.1} s {sign}, set by {server}");
+            match runtime {
+                true => log::warning(&format!("{text}, while containers run")),
+                false => log::line(&text),
+            }
+        }
     }
-    kernel::declare_synchronized()
+    kernel::declare_synchronized()?;
+    if !SYNCHRONIZED.swap(true, Ordering::Relaxed)
+        && let Err(e) = save()
+    {
+        log::warning(&crate::error::chain(&e));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -180,6 +260,38 @@ mod tests {
         ];
         for (build, seen, expected) in cases {
             assert_eq!(floor(build, seen), expected, "{build:?} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_hardware_clock_is_not_believed_outside_of_the_life_of_its_image() {
+        let s = Duration::from_secs;
+        let built = s(1_795_219_200);
+        let cases = [
+            (s(0), built, true),
+            (built - s(1), built, true),
+            (built, built, false),
+            (built, built + s(5), true),
+            (built + LONGEST_LIFE, built, false),
+            (built + LONGEST_LIFE + s(1), built, true),
+        ];
+        for (now, floor, expected) in cases {
+            assert_eq!(is_absurd(now, floor, Some(built)), expected, "{now:?} {floor:?}");
+        }
+        assert!(!is_absurd(built * 9, s(0), None));
+    }
+
+    #[test]
+    fn the_clock_jumps_before_the_runtime_or_when_all_else_is_hopeless() {
+        let ms = Duration::from_millis;
+        let cases = [
+            (ms(500), Correction::Slew, Correction::Slew),
+            (ms(501), Correction::Step, Correction::Hurry),
+            (ms(60_000), Correction::Step, Correction::Hurry),
+            (ms(60_001), Correction::Step, Correction::Step),
+        ];
+        for (off, before, after) in cases {
+            assert_eq!((correction(off, false), correction(off, true)), (before, after), "{off:?}");
         }
     }
 }

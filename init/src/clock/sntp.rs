@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// UDP port of servers.
-pub const PORT: u16 = 123;
 /// Bytes of a packet without extensions.
 pub const LEN: usize = 48;
 /// NTP counts from 1900, everyone else from 1970.

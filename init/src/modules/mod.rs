@@ -9,6 +9,7 @@ use crate::error::{Error, On, chain};
 use crate::{log, tool};
 use index::{Index, name_of};
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,9 @@ use sys::uevent::{Uevent, Uevents};
 
 /// Names to load always, one a line, written by the builder.
 const LOAD_ALWAYS: &str = "/usr/lib/berth/modules.load";
+
+/// Parameters of modules that by themselves do what nobody asked for: bonding makes a `bond0`.
+const PARAMETERS: [(&str, &CStr); 1] = [("bonding", c"max_bonds=0")];
 
 /// The modules of the running kernel.
 #[derive(Debug)]
@@ -55,7 +59,10 @@ impl Modules {
             if !self.tried.insert((*file).to_owned()) || is_loaded(&name_of(file)) {
                 continue;
             }
-            match sys::module::load(&self.folder.join(file)) {
+            let name = name_of(file);
+            let known = PARAMETERS.iter().find(|(module, _)| *module == name);
+            let parameters = known.map_or(c"", |(_, parameters)| parameters);
+            match sys::module::load(&self.folder.join(file), parameters) {
                 Ok(()) => {}
                 // For hardware that this machine does not have.
                 Err(e) if e.raw_os_error() == Some(ENODEV) => {}
@@ -169,6 +176,15 @@ pub fn load_all(needed: &[&str]) -> Result<(), Error> {
         Err(e) => log::warning(&chain(&e)),
     }
     Ok(())
+}
+
+/// Loads modules by name, with what they need. Those that are not there are missed by who needs them.
+pub fn load_named(names: &[&str]) {
+    match tool::run(MODPROBE, &[&["-q", "--"], names].concat(), BOUND) {
+        Ok(finished) if finished.code == Some(0) => {}
+        Ok(finished) => log::warning(&format!("not loaded: {}: {finished:?}", names.join(", "))),
+        Err(e) => log::warning(&chain(&e)),
+    }
 }
 
 /// Loads the modules of devices that are plugged in, or found, after the boot looked for them,

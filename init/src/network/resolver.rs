@@ -1,5 +1,5 @@
-//! What `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts` say, from the host configuration and
-//! from DHCP.
+//! What `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts` say, from the host configuration, from
+//! DHCP and from routers.
 
 use super::dhcp::lease::Lease;
 use crate::error::{Error, On};
@@ -7,46 +7,105 @@ use crate::identity::{DEFAULT_HOSTNAME, etc_file, write_etc};
 use contract::host_config::HostConfig;
 use std::fmt::Write;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 /// More are not read by anyone.
 const MAX_NAME_SERVERS: usize = 3;
+/// Each short name is looked up in each of them.
+const MAX_DOMAINS: usize = 16;
+
+/// What one link is told of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Its name, which belongs to addresses that hold on one link only.
+    pub link: String,
+    /// Name servers.
+    pub servers: Vec<IpAddr>,
+    /// Search domains.
+    pub search: Vec<String>,
+    /// The domain of this host.
+    pub domain: Option<String>,
+    /// The name of this host.
+    pub hostname: Option<String>,
+}
+
+impl From<&Lease> for Told {
+    fn from(lease: &Lease) -> Told {
+        // RFC 3397: a search list counts instead of the domain, which is the host's own.
+        let search = match lease.search.is_empty() {
+            true => lease.domain.iter().cloned().collect(),
+            false => lease.search.clone(),
+        };
+        Told {
+            link: String::new(),
+            servers: lease.name_servers.iter().map(|server| IpAddr::V4(*server)).collect(),
+            search,
+            domain: lease.domain.clone(),
+            hostname: lease.hostname.clone(),
+        }
+    }
+}
 
 /// Names of this host and of those who know others.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Names {
     /// Name of this host.
     pub hostname: String,
-    /// Name servers.
-    pub servers: Vec<IpAddr>,
-    /// Domains in which short names are looked up; the first is this host's own.
+    /// Name servers as resolv.conf(5) names them.
+    pub servers: Vec<String>,
+    /// Domains in which short names are looked up.
     pub search: Vec<String>,
+    /// This host's own domain.
+    pub domain: Option<String>,
 }
 
-/// What a person configured wins; leases, the oldest link's first, fill in the rest.
-pub fn names<'a>(config: &HostConfig, leases: impl Iterator<Item = &'a Lease> + Clone) -> Names {
-    let mut servers = config.nameservers.clone();
+/// What a person configured wins; links, the oldest first, fill in the rest. Of name servers those
+/// of each link's own are the last: containers cannot ask them.
+pub fn names(config: &HostConfig, told: Vec<Told>) -> Names {
+    let mut servers: Vec<String> = config.nameservers.iter().map(IpAddr::to_string).collect();
     if servers.is_empty() {
-        servers = leases.clone().flat_map(|l| &l.name_servers).map(|s| IpAddr::V4(*s)).collect();
+        let all =
+            told.iter().flat_map(|told| told.servers.iter().map(move |server| (server, told)));
+        let (local, global): (Vec<_>, Vec<_>) = all.partition(|(server, _)| is_link_local(server));
+        servers.extend(global.iter().map(|(server, _)| server.to_string()));
+        servers.extend(local.iter().map(|(server, told)| format!("{server}%{}", told.link)));
     }
     let mut search = config.search.clone();
     if search.is_empty() {
-        search = leases.clone().filter_map(|lease| lease.domain.clone()).collect();
+        search = told.iter().flat_map(|told| told.search.iter().cloned()).collect();
     }
-    search.dedup();
-    servers.dedup();
-    servers.truncate(MAX_NAME_SERVERS);
-    let told = || leases.clone().find_map(|lease| lease.hostname.clone());
+    let domain = config.search.is_empty().then(|| told.iter().find_map(|told| told.domain.clone()));
+    let hostname = told.into_iter().find_map(|told| told.hostname);
     let mut hostname =
-        config.hostname.clone().or_else(told).unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned());
+        config.hostname.clone().or(hostname).unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned());
     // The kernel's limit is 64 bytes.
     hostname.truncate(63);
-    Names { hostname, servers, search }
+    let servers = first_of(servers, MAX_NAME_SERVERS);
+    let search = first_of(search, MAX_DOMAINS);
+    let domain = domain.flatten().or_else(|| search.first().cloned());
+    Names { hostname, servers, search, domain }
+}
+
+fn is_link_local(server: &IpAddr) -> bool {
+    matches!(server, IpAddr::V6(server) if server.is_unicast_link_local())
+}
+
+/// Each once, at most so many.
+fn first_of(items: Vec<String>, most: usize) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for item in items {
+        if kept.len() < most && !kept.contains(&item) {
+            kept.push(item);
+        }
+    }
+    kept
 }
 
 impl Names {
     fn resolv_conf(&self) -> String {
-        let mut text = String::from("# Written by init from the host configuration and DHCP.\n");
+        let mut text = String::from(
+            "# Written by init from the host configuration and what the network tells.\n",
+        );
         for server in &self.servers {
             let _ = writeln!(text, "nameserver {server}");
         }
@@ -58,7 +117,7 @@ impl Names {
 
     fn hosts(&self) -> String {
         let name = &self.hostname;
-        let full = match self.search.first() {
+        let full = match &self.domain {
             Some(domain) if !name.contains('.') => format!("{name}.{domain} "),
             _ => String::new(),
         };
@@ -83,10 +142,18 @@ pub fn current_servers() -> Vec<SocketAddr> {
 }
 
 fn servers_in(text: &str) -> Vec<SocketAddr> {
-    text.lines()
-        .filter_map(|line| line.strip_prefix("nameserver ")?.trim().parse::<IpAddr>().ok())
-        .map(|address| SocketAddr::new(address, 53))
-        .collect()
+    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver "));
+    servers.filter_map(|server| socket_address(server.trim())).collect()
+}
+
+/// `192.0.2.1`, or `fe80::1%eth0`.
+fn socket_address(server: &str) -> Option<SocketAddr> {
+    let Some((address, link)) = server.split_once('%') else {
+        return Some(SocketAddr::new(server.parse().ok()?, 53));
+    };
+    let index = fs::read_to_string(format!("/sys/class/net/{link}/ifindex")).ok()?;
+    let scope = index.trim().parse().ok()?;
+    Some(SocketAddrV6::new(address.parse().ok()?, 53, 0, scope).into())
 }
 
 #[cfg(test)]
@@ -107,6 +174,7 @@ mod tests {
             routes: vec![],
             name_servers: vec![Ipv4Addr::new(192, 0, 2, 53)],
             domain: Some("example.org".into()),
+            search: vec![],
             hostname: Some("told".into()),
             mtu: None,
             server: Ipv4Addr::new(192, 0, 2, 1),
@@ -118,7 +186,7 @@ mod tests {
 
     #[test]
     fn without_configuration_dhcp_tells() {
-        let names = names(&config(""), [lease(), lease()].iter());
+        let names = names(&config(""), vec![Told::from(&lease()), Told::from(&lease())]);
         assert_eq!(names.hostname, "told");
         assert!(names.resolv_conf().ends_with("\nnameserver 192.0.2.53\nsearch example.org\n"));
         assert!(names.hosts().ends_with("127.0.1.1 told.example.org told\n"));
@@ -129,14 +197,41 @@ mod tests {
     #[test]
     fn configuration_wins_key_by_key() {
         let text = "hostname = \"a\"\n[network]\nnameservers = [\"2001:db8::53\"]";
-        let names = names(&config(text), [lease()].iter());
+        let names = names(&config(text), vec![Told::from(&lease())]);
         assert_eq!(names.hostname, "a");
         assert!(names.resolv_conf().ends_with("\nnameserver 2001:db8::53\nsearch example.org\n"));
     }
 
     #[test]
     fn nobody_tells_anything() {
-        let names = names(&config(""), [].iter());
+        let names = names(&config(""), vec![]);
         assert_eq!((names.hostname.as_str(), names.servers.len()), (DEFAULT_HOSTNAME, 0));
+    }
+
+    #[test]
+    fn servers_that_containers_cannot_ask_come_last_and_name_their_link() {
+        let search = vec!["eng.example.org".into(), "example.org".into()];
+        let v4 = Told::from(&Lease { search, ..lease() });
+        let router = "fe80::1".parse().expect("an address");
+        let global = "2001:db8::53".parse().expect("an address");
+        let v6 = Told {
+            link: "eth1".into(),
+            servers: vec![router, global],
+            search: vec!["lan".into(), "example.org".into()],
+            domain: None,
+            hostname: None,
+        };
+        let names = names(&config(""), vec![v6, v4]);
+        assert_eq!(names.servers, ["2001:db8::53", "192.0.2.53", "fe80::1%eth1"]);
+        assert_eq!(names.search, ["lan", "example.org", "eng.example.org"]);
+        assert!(names.hosts().ends_with("127.0.1.1 told.example.org told\n"), "{}", names.hosts());
+    }
+
+    #[test]
+    fn a_server_of_one_link_is_asked_on_that_link() {
+        let scope = std::fs::read_to_string("/sys/class/net/lo/ifindex").expect("loopback");
+        let found = servers_in("nameserver fe80::1%lo\nnameserver fe80::1%gone\n");
+        let [SocketAddr::V6(found)] = found[..] else { panic!("{found:?}") };
+        assert_eq!(found.scope_id().to_string(), scope.trim());
     }
 }

@@ -1,5 +1,6 @@
 //! Kernel settings of a container host, in one table.
 
+use contract::host_config::Ipv6;
 use std::path::PathBuf;
 
 /// Path below `/proc/sys`, value, reason. Order matters: forwarding resets settings of its family.
@@ -34,12 +35,19 @@ pub fn apply() -> Vec<&'static str> {
     SETTINGS.iter().filter(|(name, value, _)| !set(name, value)).map(|(name, ..)| *name).collect()
 }
 
-/// Lets the kernel configure IPv6 of a wired link from what routers advertise, even though it
-/// forwards packets itself once Docker asks for IPv6.
-pub fn accept_advertisements(link: &str) {
-    // A kernel without IPv6 has no such file, and nothing to configure.
-    set(&format!("net/ipv6/conf/{link}/accept_ra"), "2");
-    set(&format!("net/ipv6/conf/{link}/autoconf"), "1");
+/// Has the kernel do on a link what is asked of IPv6. Advertisements are listened to even though the
+/// host forwards packets itself once Docker asks for IPv6.
+pub fn ipv6(link: &str, mode: Ipv6) {
+    let (listen, off) = match mode {
+        Ipv6::Auto | Ipv6::Dhcp => ("2", "0"),
+        Ipv6::Static => ("0", "0"),
+        Ipv6::Off => ("0", "1"),
+    };
+    // A kernel without IPv6 has no such files, and nothing to configure.
+    let autoconf = if listen == "2" { "1" } else { "0" };
+    set(&format!("net/ipv6/conf/{link}/accept_ra"), listen);
+    set(&format!("net/ipv6/conf/{link}/autoconf"), autoconf);
+    set(&format!("net/ipv6/conf/{link}/disable_ipv6"), off);
 }
 
 fn set(name: &str, value: &str) -> bool {

@@ -19,6 +19,19 @@ impl Body {
         self.0.resize(aligned(self.0.len()), 0);
     }
 
+    /// Attributes within one.
+    pub(super) fn nested(&mut self, kind: u16, inner: Body) {
+        self.attribute(kind, &inner.0);
+    }
+
+    /// What a message about a link begins with: `struct ifinfomsg`.
+    pub(super) fn link(&mut self, link: i32, flags: u32, mask: u32) {
+        self.raw(&[0; 4]);
+        self.raw(&link.to_ne_bytes());
+        self.raw(&flags.to_ne_bytes());
+        self.raw(&mask.to_ne_bytes());
+    }
+
     /// The whole message.
     pub(super) fn message(&self, kind: u16, flags: u16, sequence: u32) -> Vec<u8> {
         let mut message = ((HEADER + self.0.len()) as u32).to_ne_bytes().to_vec();

@@ -1,8 +1,14 @@
 //! Links, addresses and routes by rtnetlink(7).
 
+mod device;
+mod event;
 mod message;
 
-use message::{Body, Message, attributes, messages, u16_at, u32_at};
+pub use device::NewDevice;
+pub use event::{Event, Link};
+
+use event::event;
+use message::{Body, messages};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
 use std::io;
@@ -19,61 +25,28 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNDUSEROPT: u16 = 68;
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 
-/// RTMGRP_LINK and RTMGRP_IPV6_IFADDR.
-const GROUPS: u32 = 1 | 0x100;
+/// RTMGRP_LINK, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_IFINFO, and the bit of RTNLGRP_ND_USEROPT (20).
+const GROUPS: u32 = 1 | 0x100 | 0x800 | 1 << 19;
 
 const IFF_UP: u32 = 1;
-const IFF_LOWER_UP: u32 = 1 << 16;
-const ARPHRD_ETHER: u16 = 1;
 const RT_TABLE_MAIN: u8 = 254;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 const RTNH_F_ONLINK: u32 = 4;
-/// A tentative address is not usable yet, one that failed duplicate detection never will be.
-const IFA_F_DADFAILED: u32 = 0x08;
-const IFA_F_TENTATIVE: u32 = 0x40;
 
 /// The kernel sends at most 32 KiB a datagram.
 const BUFFER: usize = 32 * 1024;
 /// The kernel answers at once; this is a net against never.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// A network link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// The kernel's number.
-    pub index: i32,
-    /// The kernel's name.
-    pub name: String,
-    /// Whether it speaks Ethernet.
-    pub ethernet: bool,
-    /// Hardware address, of links that have one of 6 bytes.
-    pub mac: Option<[u8; 6]>,
-    /// Whether it was switched on.
-    pub up: bool,
-    /// Whether there is someone at the other end of the cable.
-    pub carrier: bool,
-    /// The bridge or bond that it is part of.
-    pub master: Option<u32>,
-}
-
-/// What the kernel tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A link appeared or changed.
-    Link(Link),
-    /// A link has gone.
-    Gone(i32),
-    /// A link has got a usable IPv6 address that reaches beyond the link.
-    GlobalIpv6(i32),
-}
 
 /// A route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,10 +167,32 @@ impl Requests {
         self.change_link(link, IFF_UP, IFF_UP, &[])
     }
 
+    /// Switches a link off.
+    pub fn set_down(&mut self, link: i32) -> io::Result<()> {
+        self.change_link(link, 0, IFF_UP, &[])
+    }
+
     /// Sets the largest packet of a link, in bytes.
     pub fn set_mtu(&mut self, link: i32, mtu: u32) -> io::Result<()> {
         const IFLA_MTU: u16 = 4;
-        self.change_link(link, 0, 0, &[(IFLA_MTU, mtu)])
+        self.change_link(link, 0, 0, &[(IFLA_MTU, &mtu.to_ne_bytes())])
+    }
+
+    /// Gives a link another hardware address.
+    pub fn set_mac(&mut self, link: i32, mac: [u8; 6]) -> io::Result<()> {
+        const IFLA_ADDRESS: u16 = 1;
+        self.change_link(link, 0, 0, &[(IFLA_ADDRESS, &mac)])
+    }
+
+    /// Makes a link part of a bond, which wants it switched off, or of a bridge.
+    pub fn set_master(&mut self, link: i32, master: i32) -> io::Result<()> {
+        const IFLA_MASTER: u16 = 10;
+        self.change_link(link, 0, 0, &[(IFLA_MASTER, &master.to_ne_bytes())])
+    }
+
+    /// Makes a link out of others.
+    pub fn create(&mut self, name: &str, device: &NewDevice) -> io::Result<()> {
+        self.ask(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &device.body(name)).map(drop)
     }
 
     fn change_link(
@@ -205,15 +200,12 @@ impl Requests {
         link: i32,
         flags: u32,
         mask: u32,
-        attributes: &[(u16, u32)],
+        attributes: &[(u16, &[u8])],
     ) -> io::Result<()> {
         let mut body = Body::default();
-        body.raw(&[0; 4]);
-        body.raw(&link.to_ne_bytes());
-        body.raw(&flags.to_ne_bytes());
-        body.raw(&mask.to_ne_bytes());
+        body.link(link, flags, mask);
         for (kind, value) in attributes {
-            body.attribute(*kind, &value.to_ne_bytes());
+            body.attribute(*kind, value);
         }
         self.ask(RTM_NEWLINK, 0, &body).map(drop)
     }
@@ -318,135 +310,9 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn event(message: &Message<'_>) -> Option<Event> {
-    match message.kind {
-        RTM_NEWLINK => link(message.body).map(Event::Link),
-        RTM_DELLINK => {
-            // A link that leaves a bridge is told as gone by the bridge's own family.
-            let real = message.body.first() == Some(&(libc::AF_UNSPEC as u8));
-            let index = u32_at(message.body, 4)? as i32;
-            real.then_some(Event::Gone(index))
-        }
-        RTM_NEWADDR => global_ipv6(message.body).map(Event::GlobalIpv6),
-        _ => None,
-    }
-}
-
-fn link(body: &[u8]) -> Option<Link> {
-    const IFLA_ADDRESS: u16 = 1;
-    const IFLA_IFNAME: u16 = 3;
-    const IFLA_MASTER: u16 = 10;
-    if body.first() != Some(&(libc::AF_UNSPEC as u8)) {
-        return None;
-    }
-    let flags = u32_at(body, 8)?;
-    let mut link = Link {
-        index: u32_at(body, 4)? as i32,
-        name: String::new(),
-        ethernet: u16_at(body, 2)? == ARPHRD_ETHER,
-        mac: None,
-        up: flags & IFF_UP != 0,
-        carrier: flags & IFF_LOWER_UP != 0,
-        master: None,
-    };
-    for (kind, value) in attributes(body.get(16..)?) {
-        match kind {
-            IFLA_ADDRESS => link.mac = value.try_into().ok(),
-            IFLA_IFNAME => {
-                let name = value.strip_suffix(&[0]).unwrap_or(value);
-                link.name = String::from_utf8_lossy(name).into_owned();
-            }
-            IFLA_MASTER => link.master = u32_at(value, 0),
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn global_ipv6(body: &[u8]) -> Option<i32> {
-    const IFA_FLAGS: u16 = 8;
-    let [family, _, flags, scope] = *body.first_chunk()?;
-    let mut flags = u32::from(flags);
-    for (kind, value) in attributes(body.get(8..)?) {
-        if kind == IFA_FLAGS {
-            flags = u32_at(value, 0)?;
-        }
-    }
-    let usable = flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == 0;
-    let index = u32_at(body, 4)? as i32;
-    (family == libc::AF_INET6 as u8 && scope == 0 && usable).then_some(index)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn new_link(family: u8, flags: u32) -> Vec<u8> {
-        let mut body = Body::default();
-        body.raw(&[family, 0]);
-        body.raw(&ARPHRD_ETHER.to_ne_bytes());
-        body.raw(&7i32.to_ne_bytes());
-        body.raw(&flags.to_ne_bytes());
-        body.raw(&[0; 4]);
-        body.attribute(3, b"eth0\0");
-        body.attribute(1, &[2, 0, 0, 0, 0, 1]);
-        body.message(RTM_NEWLINK, 0, 1)
-    }
-
-    fn events(bytes: &[u8]) -> Vec<Event> {
-        messages(bytes).filter_map(|m| event(&m)).collect()
-    }
-
-    #[test]
-    fn links_are_read() {
-        let expected = Link {
-            index: 7,
-            name: "eth0".into(),
-            ethernet: true,
-            mac: Some([2, 0, 0, 0, 0, 1]),
-            up: true,
-            carrier: true,
-            master: None,
-        };
-        let two = [new_link(0, 0x10001), new_link(0, 1)].concat();
-        let no_carrier = Link { carrier: false, ..expected.clone() };
-        assert_eq!(events(&two), [Event::Link(expected), Event::Link(no_carrier)]);
-    }
-
-    #[test]
-    fn what_a_bridge_says_of_its_ports_is_not_about_links() {
-        assert_eq!(events(&new_link(libc::AF_BRIDGE as u8, 1)), []);
-    }
-
-    #[test]
-    fn cut_or_lying_messages_end_quietly() {
-        let whole = new_link(0, 1);
-        for len in 0..whole.len() {
-            assert_eq!(events(&whole[..len]), [], "{len}");
-        }
-        for at in 0..whole.len() {
-            for value in [0, 1, 3, 0xff] {
-                let mut bad = whole.clone();
-                bad[at] = value;
-                events(&bad);
-            }
-        }
-    }
-
-    #[test]
-    fn only_usable_global_addresses_count() {
-        let address = |family: i32, flags: u32, scope: u8| {
-            let mut body = Body::default();
-            body.raw(&[family as u8, 64, 0x80, scope]);
-            body.raw(&3i32.to_ne_bytes());
-            body.attribute(8, &flags.to_ne_bytes());
-            events(&body.message(RTM_NEWADDR, 0, 1))
-        };
-        assert_eq!(address(libc::AF_INET6, 0, 0), [Event::GlobalIpv6(3)]);
-        assert_eq!(address(libc::AF_INET6, IFA_F_TENTATIVE, 0), []);
-        assert_eq!(address(libc::AF_INET6, 0, RT_SCOPE_LINK), []);
-        assert_eq!(address(libc::AF_INET, 0, 0), []);
-    }
 
     #[test]
     fn this_machine_has_a_loopback() {

@@ -1,5 +1,6 @@
 //! What a DHCP server grants, checked: nothing of it is used before.
 
+use super::super::domains;
 use super::message::{Message, option};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Lease {
     pub name_servers: Vec<Ipv4Addr>,
     /// Domain of the host.
     pub domain: Option<String>,
+    /// Domains in which short names are looked up (RFC 3397).
+    pub search: Vec<String>,
     /// Name of the host.
     pub hostname: Option<String>,
     /// Largest packet in bytes.
@@ -85,8 +88,12 @@ impl Lease {
                 .filter(|a| is_host(*a) || a.is_loopback())
                 .take(MAX_NAME_SERVERS)
                 .collect(),
-            domain: message.text(option::DOMAIN_NAME).and_then(domain_name),
-            hostname: message.text(option::HOST_NAME).and_then(domain_name),
+            domain: message.text(option::DOMAIN_NAME).and_then(domains::name),
+            search: message
+                .options
+                .get(&option::DOMAIN_SEARCH)
+                .map_or_else(Vec::new, |list| domains::list(list)),
+            hostname: message.text(option::HOST_NAME).and_then(domains::name),
             mtu: message.options.get(&option::MTU).and_then(|value| {
                 let mtu = u32::from(u16::from_be_bytes(value.as_slice().try_into().ok()?));
                 // Below 1280 IPv6 stops working; above 9216 no switch carries it.
@@ -154,18 +161,6 @@ fn classful_prefix(address: Ipv4Addr) -> u8 {
         128..192 => 16,
         _ => 24,
     }
-}
-
-/// A name that may go into a configuration file: letters, digits, hyphens and dots.
-fn domain_name(text: &str) -> Option<String> {
-    let text = text.strip_suffix('.').unwrap_or(text);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    (text.len() <= 253 && text.split('.').all(label)).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -260,8 +255,11 @@ mod tests {
 
     #[test]
     fn good_values_are_kept() {
-        let good = lease(&[(15, b"example.org.\0"), (12, b"node-1"), (26, &[5, 220])]);
+        let search = b"\x03eng\x07example\x03org\0\x02hr\xc0\x04";
+        let good =
+            lease(&[(15, b"example.org.\0"), (12, b"node-1"), (26, &[5, 220]), (119, search)]);
         let good = good.expect("a lease");
+        assert_eq!(good.search, ["eng.example.org", "hr.example.org"]);
         assert_eq!(good.domain.as_deref(), Some("example.org"));
         assert_eq!(good.hostname.as_deref(), Some("node-1"));
         assert_eq!(good.mtu, Some(1500));

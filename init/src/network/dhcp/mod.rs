@@ -26,13 +26,16 @@ const REBOOT_TRIES: u32 = 3;
 const SHORTEST_RENEWAL_WAIT: Duration = Duration::from_secs(60);
 /// A server that refuses is asked again after this long at the earliest.
 const AFTER_REFUSAL: Duration = Duration::from_secs(2);
+/// When that many questions were asked, and none was answered, a person is told: after some 15 s.
+const UNANSWERED: u32 = 5;
 /// What is asked for: RFC 3442 wants classless routes before the router.
-const PARAMETERS: [u8; 9] = [
+const PARAMETERS: [u8; 10] = [
     option::SUBNET_MASK,
     option::CLASSLESS_ROUTES,
     option::ROUTER,
     option::NAME_SERVER,
     option::DOMAIN_NAME,
+    option::DOMAIN_SEARCH,
     option::HOST_NAME,
     option::MTU,
     option::RENEWAL_TIME,
@@ -142,6 +145,11 @@ impl Client {
                 None
             }
         }
+    }
+
+    /// Whether nobody answers.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self.state, State::Selecting { tries } if tries >= UNANSWERED)
     }
 
     /// Takes in an event, at time `now`.
@@ -320,7 +328,7 @@ impl Client {
         let (wait, kind, options, unicast) = match &mut self.state {
             State::Selecting { tries } => {
                 *tries += 1;
-                (back_off(*tries), Kind::Discover, Vec::new(), None)
+                (back_off(*tries, FIRST_WAIT, LONGEST_WAIT), Kind::Discover, Vec::new(), None)
             }
             State::Requesting { offer, tries } => {
                 *tries += 1;
@@ -328,12 +336,12 @@ impl Client {
                     (option::REQUESTED_ADDRESS, offer.address.octets().to_vec()),
                     (option::SERVER_ID, offer.server.octets().to_vec()),
                 ];
-                (back_off(*tries), Kind::Request, options, None)
+                (back_off(*tries, FIRST_WAIT, LONGEST_WAIT), Kind::Request, options, None)
             }
             State::Rebooting { lease, tries, .. } => {
                 *tries += 1;
                 let options = vec![(option::REQUESTED_ADDRESS, lease.address.octets().to_vec())];
-                (back_off(*tries), Kind::Request, options, None)
+                (back_off(*tries, FIRST_WAIT, LONGEST_WAIT), Kind::Request, options, None)
             }
             State::Renewing { lease, since } => {
                 let left = (*since + lease.rebind).saturating_sub(now);
@@ -394,9 +402,9 @@ impl Client {
 }
 
 /// The wait after the `tries`-th question, before jitter.
-fn back_off(tries: u32) -> Duration {
+pub fn back_off(tries: u32, first: Duration, longest: Duration) -> Duration {
     let factor = 1u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
-    FIRST_WAIT.saturating_mul(factor).min(LONGEST_WAIT)
+    first.saturating_mul(factor).min(longest)
 }
 
 #[cfg(test)]
