@@ -92,6 +92,11 @@ impl Server {
         lock(&self.state).faults.push((part.to_owned(), fault));
     }
 
+    /// Bytes of a file; 0 when there is none.
+    pub fn size(&self, path: &str) -> u64 {
+        lock(&self.state).files.get(path).map_or(0, |content| content.len() as u64)
+    }
+
     pub fn requests(&self) -> Vec<(String, Option<String>)> {
         lock(&self.state).log.clone()
     }

@@ -1,0 +1,3 @@
+//! Beside a peer.
+
+pub fn figures() {}
