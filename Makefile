@@ -54,7 +54,7 @@ bench: build ## Measure what docs/performance.md states; ONLY="update peer" PEER
 	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" $(CARGO) build --profile guest --target $(HOST) \
 		-p updater --features bench --bin on-files
 	cp $(TARGET_DIR)/$(HOST)/guest/on-files $(TARGET_DIR)/release/guest/
-	$(CARGO) run --release -p e2e --bin bench -- $(ONLY)
+	PEER="$(PEER)" $(CARGO) run --release -p e2e --bin bench -- $(ONLY)
 
 .PHONY: tuf-conformance
 tuf-conformance: ## Run the TUF project's suite in TUF_CONFORMANCE=PATH against our client

@@ -84,7 +84,7 @@ fn containerd_config() -> &'static str {
      path = \"/var/lib/containerd/opt\"\n"
 }
 
-/// dockerd, with its configuration written. containerd is to be ready before it starts.
+/// dockerd, with its configuration written. It waits a minute for containerd.
 pub fn dockerd() -> Result<Service, Error> {
     write_docker_config(true)?;
     let args = ["--config-file", DOCKER_CONFIG].map(str::to_owned).into();

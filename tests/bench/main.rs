@@ -8,11 +8,12 @@ mod peer;
 mod update;
 
 /// A part of the figures: its name, and what takes it.
-const PARTS: [(&str, fn()); 4] =
-    [("build", build::figures), ("host", host::figures), ("update", update::figures), (
-        "peer",
-        peer::figures,
-    )];
+const PARTS: [(&str, fn()); 4] = [
+    ("build", build::figures),
+    ("host", host::figures),
+    ("update", update::figures),
+    ("peer", peer::figures),
+];
 
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).collect();

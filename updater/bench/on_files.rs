@@ -47,7 +47,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         next[Slot::A].state = State::Healthy;
         Some(next)
     })?;
-    let text = format!("[update]\nrepository = \"{url}\"\nreboot = \"immediate\"\ninterval = 5\nscrub = 0\n");
+    let text = format!(
+        "[update]\nrepository = \"{url}\"\nreboot = \"immediate\"\ninterval = 5\nscrub = 0\n"
+    );
     let config = Raw::parse("bench", &text)?.validate("bench")?.update;
     let world = Files {
         config: Config {
