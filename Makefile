@@ -59,8 +59,11 @@ fuzz: ## A million inputs for everything that reads what others wrote
 	$(CARGO) run --profile fuzz -p fuzz --bin many
 
 .PHONY: bench
-bench: build ## Measure what docs/performance.md states
-	$(CARGO) run --release -p e2e --bin bench
+bench: build ## Measure what docs/performance.md states; ONLY="update peer" PEER=IMAGE
+	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" $(CARGO) build --profile guest --target $(HOST) \
+		-p updater --features bench --bin on-files
+	cp $(TARGET_DIR)/$(HOST)/guest/on-files $(TARGET_DIR)/release/guest/
+	PEER="$(PEER)" $(CARGO) run --release -p e2e --bin bench -- $(ONLY)
 
 .PHONY: tuf-conformance
 tuf-conformance: ## Run the TUF project's suite in TUF_CONFORMANCE=PATH against our client

@@ -282,7 +282,7 @@ fn copy_sparse(from: &Path, to: &Path) {
 }
 
 /// Copies `len` bytes from one place to another, but for holes: zeros are there already.
-fn copy_data(mut from: &File, start: u64, len: u64, mut to: &File, target: u64) {
+pub fn copy_data(mut from: &File, start: u64, len: u64, mut to: &File, target: u64) {
     let end = start + len;
     let mut at = start;
     while let Ok(data) = seek(from, SeekFrom::Data(at))

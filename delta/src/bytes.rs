@@ -33,6 +33,15 @@ const BACK: [usize; 5] = [4, 8, 12, 16, 24];
 /// What a change is guessed from: those before, and the last.
 const GUESSES: usize = BACK.len() + 1;
 
+/// Chances for one half of a byte, as a tree: what is needed together lies in one line of the
+/// processor's cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Nibble([Chance; 16]);
+
+/// The upper half of a byte, and the lower half after each upper one.
+const NIBBLES: usize = 17;
+
 /// The model. Begins anew with each piece.
 pub struct Bytes {
     logistic: Logistic,
@@ -50,7 +59,7 @@ pub struct Bytes {
     tables: Vec<Chance>,
     scores: [u16; GUESSES],
     guessed: Vec<Chance>,
-    becomes: [Vec<Chance>; 5],
+    becomes: [Vec<Nibble>; 5],
     mixers: Vec<Mixer<5>>,
 }
 
@@ -69,7 +78,7 @@ impl Bytes {
             tables: vec![Chance::EVEN; CLASSES << 13],
             scores: [1 << 15; GUESSES],
             guessed: vec![Chance::EVEN; GUESSES * 128],
-            becomes: std::array::from_fn(|_| vec![Chance::EVEN; 1 << 16]),
+            becomes: std::array::from_fn(|_| vec![Nibble([Chance::EVEN; 16]); 256 * NIBBLES]),
             mixers: vec![Mixer::FAIR; 256],
         }
     }
@@ -181,9 +190,21 @@ impl Bytes {
         let [a, b, c, d, e] = &mut self.becomes;
         let mut node = 1;
         for place in (0..8).rev() {
-            let at = |model: usize| usize::from(contexts[model]) << 8 | node;
-            let chances =
-                [&mut a[at(0)], &mut b[at(1)], &mut c[at(2)], &mut d[at(3)], &mut e[at(4)]];
+            let (nibble, below) = match node {
+                0..16 => (0, node),
+                _ => (
+                    1 + (node >> (3 - place) & 15),
+                    1 << (3 - place) | node & ((1 << (3 - place)) - 1),
+                ),
+            };
+            let at = |model: usize| usize::from(contexts[model]) * NIBBLES + nibble;
+            let chances = [
+                &mut a[at(0)].0[below & 15],
+                &mut b[at(1)].0[below & 15],
+                &mut c[at(2)].0[below & 15],
+                &mut d[at(3)].0[below & 15],
+                &mut e[at(4)].0[below & 15],
+            ];
             let mixer = &mut self.mixers[node];
             let bit = wanted >> place & 1 == 1;
             let bit = self.logistic.bit(bits, mixer, chances, bit);

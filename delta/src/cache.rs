@@ -4,9 +4,9 @@ use crate::error::{Error, Result};
 use crate::image::{Image, Images};
 
 /// Bytes of a line.
-const LINE: u64 = 32 << 10;
+const LINE: u64 = 128 << 10;
 /// How many lines there are: 4 MiB in all.
-const LINES: usize = 128;
+const LINES: usize = 32;
 
 /// Lines, each in the place that its offset says.
 pub struct Cache {

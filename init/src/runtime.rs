@@ -85,8 +85,8 @@ fn containerd_config() -> &'static str {
      path = \"/var/lib/containerd/opt\"\n"
 }
 
-/// dockerd, with its configuration written. It reaches registries through `proxy`. containerd is to
-/// be ready before it starts.
+/// dockerd, with its configuration written. It reaches registries through `proxy`, and waits a minute
+/// for containerd.
 pub fn dockerd(proxy: &Proxy) -> Result<Service, Error> {
     write_docker_config(true)?;
     let args = ["--config-file", DOCKER_CONFIG].map(str::to_owned).into();

@@ -8,7 +8,7 @@ use crate::network::{Network, Status};
 use crate::power::{self, Ending, PowerButtons};
 use crate::runtime::{self, CONTAINERD, Runtime, UPDATER};
 use crate::shutdown;
-use crate::supervisor::{Event, Supervisor};
+use crate::supervisor::{Event, Supervisor, TaskId};
 use crate::trial::{Do, Trial};
 use crate::workload::{Facts, Workloads};
 use contract::Slot;
@@ -21,6 +21,8 @@ use sys::clock::since_boot;
 /// The time within which a boot is expected to come to its workloads: the runtime may start twice,
 /// and images are loaded.
 const BOOT_WITHIN: Duration = Duration::from_secs(600);
+/// The time within which modules are loaded, or what loads them is killed.
+const MODULES_WITHIN: Duration = Duration::from_secs(75);
 /// Beside what they may take themselves, the time within which workloads are expected to be up:
 /// Compose is slow to start on a busy machine.
 const WORKLOADS_MARGIN: Duration = Duration::from_secs(30);
@@ -53,6 +55,8 @@ pub struct Host {
 
 /// What else depends on how this boot goes.
 pub trait Care {
+    /// The modules for this machine are loaded, as far as they can be.
+    fn modules_loaded(&mut self);
     /// Called every few seconds as long as PID 1 is well, during shutdown too: for the watchdog.
     fn alive(&mut self);
     /// Whether the slot that runs has yet to prove itself.
@@ -69,6 +73,8 @@ struct Serving<'a> {
     care: &'a mut dyn Care,
     runtime: Runtime,
     runtime_ready: bool,
+    /// What still loads modules.
+    modules: Option<TaskId>,
     network: Network,
     clock_asked: bool,
     next_save: Duration,
@@ -83,9 +89,11 @@ struct Serving<'a> {
 }
 
 /// Serves until told to stop, and then ends the machine. `supervisor` was made before any other
-/// thread, and control groups are set up. An error is one that PID 1 cannot go on with.
+/// thread, and control groups are set up. `modules` is what still loads modules. An error is one that
+/// PID 1 cannot go on with.
 pub fn run(
     host: &Host,
+    modules: Option<TaskId>,
     mut supervisor: Supervisor,
     care: &mut dyn Care,
 ) -> Result<Infallible, Error> {
@@ -109,6 +117,7 @@ pub fn run(
         care,
         runtime,
         runtime_ready: false,
+        modules,
         network: Network::start(&host.config, now)?,
         clock_asked: false,
         next_save: now + clock::SAVE_EVERY,
@@ -120,6 +129,9 @@ pub fn run(
         ready: false,
         trial,
     };
+    if modules.is_none() {
+        serving.modules_loaded(&mut supervisor)?;
+    }
     let ending = serving.until_told(&mut supervisor)?;
     shutdown::run(ending, runtime, &serving.workloads, &mut supervisor, serving.care)
 }
@@ -142,6 +154,7 @@ impl Serving<'_> {
             self.overdue(),
             self.trial.as_ref().and_then(Trial::wake),
             Some(self.next_save),
+            self.modules.map(|_| self.start + MODULES_WITHIN),
         ];
         let mut files = self.network.files();
         files.extend(self.buttons.files());
@@ -151,7 +164,13 @@ impl Serving<'_> {
         let now = since_boot();
         for event in events {
             match event {
-                Event::Ready(name) => self.daemon_ready(name, supervisor)?,
+                Event::Ready(name) => self.daemon_ready(name),
+                Event::Done(id, outcome) if self.modules == Some(id) => {
+                    if !outcome.is_success() {
+                        log::warning(&format!("not all modules are loaded: {}", outcome.reason()));
+                    }
+                    self.modules_loaded(supervisor)?;
+                }
                 Event::Done(id, outcome) => self.workloads.done(id, &outcome, now),
                 Event::Signal(signal) => {
                     if let Some(ending) = power::meaning(signal) {
@@ -166,6 +185,7 @@ impl Serving<'_> {
             log::line("power button pressed");
             return Ok(Some(Ending::PowerOff));
         }
+        self.follow_modules(supervisor, now)?;
         self.network.advance(now);
         self.follow_network(supervisor, now);
         self.workloads.advance(supervisor, now);
@@ -179,19 +199,34 @@ impl Serving<'_> {
         Ok(None)
     }
 
-    fn daemon_ready(&mut self, name: &str, supervisor: &mut Supervisor) -> Result<(), Error> {
+    fn daemon_ready(&mut self, name: &str) {
         log::line(&format!("{name} is ready"));
         if name == CONTAINERD {
             clock::runtime_has_started();
         }
-        if name == CONTAINERD && self.runtime == Runtime::Docker && !self.runtime_ready {
-            if !supervisor.knows(runtime::DOCKERD) {
-                supervisor.start(runtime::dockerd(&self.host.config.proxy)?)?;
-            }
-        } else if name == self.runtime.daemon() {
+        if name == self.runtime.daemon() {
             self.runtime_ready = true;
         }
-        Ok(())
+    }
+
+    /// Starts dockerd, which looks for modules. It takes longer to start than containerd, and waits
+    /// for it by itself.
+    fn modules_loaded(&mut self, supervisor: &mut Supervisor) -> Result<(), Error> {
+        self.modules = None;
+        self.care.modules_loaded();
+        match supervisor.knows(CONTAINERD) && self.runtime == Runtime::Docker {
+            true => supervisor.start(runtime::dockerd(&self.host.config.proxy)?),
+            false => Ok(()),
+        }
+    }
+
+    /// A driver that hangs, and cannot be killed, must not keep the host from serving without it.
+    fn follow_modules(&mut self, supervisor: &mut Supervisor, now: Duration) -> Result<(), Error> {
+        if self.modules.is_none() || now < self.start + MODULES_WITHIN {
+            return Ok(());
+        }
+        log::warning("not all modules are loaded: a driver hangs");
+        self.modules_loaded(supervisor)
     }
 
     fn follow_network(&mut self, supervisor: &mut Supervisor, now: Duration) {

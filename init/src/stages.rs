@@ -7,7 +7,7 @@ use crate::error::{Error, On, chain};
 use crate::handover::Boot;
 use crate::modules::{self, Modules};
 use crate::serve::{self, Care};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, TaskId};
 use crate::uefi::Picked;
 use crate::var::{self, Var};
 use crate::{
@@ -29,6 +29,10 @@ const NEXT: &str = "/usr/lib/berth/init";
 
 /// What the initramfs cannot do without, where it is not built in.
 const FIRST_MODULES: [&str; 3] = ["efivarfs", "dm-verity", "ext4"];
+
+/// What the host configuration and the network's settings cannot do without, where it is not built
+/// in; the rest of the modules may still be on their way then.
+const NEEDED_NOW: [&[&str]; 2] = [&host_config::MODULES, &["br_netfilter"]];
 
 /// PID 1 in the initramfs: from nothing to the verified root.
 pub fn initramfs() -> Result<Infallible, Error> {
@@ -87,7 +91,7 @@ pub struct Host {
 pub fn real_root() -> Result<Infallible, Error> {
     watchdog::take_over();
     // Before there is a second thread, which would take signals away from the first.
-    let supervisor = stage("listen to signals", Supervisor::new)?;
+    let mut supervisor = stage("listen to signals", Supervisor::new)?;
     let boot = stage("take over from the initramfs", Boot::load)?;
     let state = stage("open the boot state", || {
         let state = BootState::at(Path::new(boot.disk.device(Partition::State)?));
@@ -96,24 +100,25 @@ pub fn real_root() -> Result<Infallible, Error> {
     })?;
     let cmdline = stage("read the kernel command line", Cmdline::read)?;
     stage("mount the kernel's other filesystems", mounts::second)?;
-    stage("load modules for this machine", || load_modules(&boot, &state))?;
-    // One whose driver is not in the initramfs.
-    watchdog::arm();
+    stage("set up control groups", cgroup::set_up)?;
+    let modules = stage("begin to load modules for this machine", || {
+        load_modules(&boot, &state, &mut supervisor)
+    })?;
     let var = stage("prepare /var", || var::mount_var(&boot.disk, &state, boot.slot))?;
     let var_keeps = matches!(var, Var::Ready { .. });
     stage("ask how the last boot ended", || tell_of_panic(&state, var_keeps))?;
+    stage("load modules that cannot wait", || modules::load_now(&NEEDED_NOW.concat()))?;
     let config =
         stage("read the host configuration", || Ok(host_config::load(&boot.disk, var_keeps)))?;
     stage("take an identity", || {
         identity::set_machine_id(var_keeps)?;
         identity::set_hostname(config.hostname.as_deref().unwrap_or(identity::DEFAULT_HOSTNAME))
     })?;
-    serve(Host { boot, cmdline, state, var, config }, supervisor)
+    serve(Host { boot, cmdline, state, var, config }, modules, supervisor)
 }
 
 /// Network, clock, runtime, workloads: everything at once, until told to stop.
-fn serve(host: Host, supervisor: Supervisor) -> Result<Infallible, Error> {
-    stage("set up control groups", cgroup::set_up)?;
+fn serve(host: Host, modules: Option<TaskId>, supervisor: Supervisor) -> Result<Infallible, Error> {
     stage("set the clock forward", clock::apply_floor)?;
     if let Err(e) = host_config::hand_to_updater(&host.config) {
         log::warning(&chain(&e));
@@ -130,7 +135,7 @@ fn serve(host: Host, supervisor: Supervisor) -> Result<Infallible, Error> {
         },
         debug_shell: host.cmdline.has(CMDLINE_DEBUG_SHELL),
     };
-    serve::run(&asked, supervisor, &mut Keeper { host })
+    serve::run(&asked, modules, supervisor, &mut Keeper { host })
 }
 
 /// Who is told how the boot goes: the watchdog and the boot record.
@@ -139,6 +144,11 @@ struct Keeper {
 }
 
 impl Care for Keeper {
+    fn modules_loaded(&mut self) {
+        // One whose driver is not in the initramfs.
+        watchdog::arm();
+    }
+
     fn alive(&mut self) {
         watchdog::alive();
     }
@@ -208,14 +218,23 @@ fn trailers(disk: &Disk) -> [Option<Trailer>; 2] {
     })
 }
 
-fn load_modules(boot: &Boot, state: &BootState) -> Result<(), Error> {
+/// Starts what loads the modules for this machine. The boot goes on beside it; dockerd waits for its
+/// end.
+fn load_modules(
+    boot: &Boot,
+    state: &BootState,
+    supervisor: &mut Supervisor,
+) -> Result<Option<TaskId>, Error> {
     // Opened before the first look, so that no device is missed between look and listening.
     let uevents = Uevents::open().on("listen to", "the kernel's device events")?;
-    modules::load_all(&host_config::MODULES)?;
+    let all = modules::all()?;
+    let task = supervisor.run("modules", &all, modules::BOUND).inspect_err(|e| {
+        log::warning(&chain(e));
+    });
     let (state, slot) = (state.clone(), boot.slot);
     let mut noted = Vec::new();
     modules::follow(uevents, move |event| note_corruption(event, &mut noted, &state, slot));
-    Ok(())
+    Ok(task.ok())
 }
 
 /// A block of the root that does not match its hash: the program that needed it gets an I/O error

@@ -60,8 +60,8 @@ pub struct Direct {
     size: u64,
 }
 
-/// Blocks that are copied at once to where the kernel takes them from: 256 KiB.
-const BOUNCE: usize = 64;
+/// Blocks that are copied at once to where the kernel takes them from: 1 MiB.
+const BOUNCE: usize = 256;
 
 impl Direct {
     /// Opens `path`. Where direct I/O is not to be had, reads may come from the page cache.

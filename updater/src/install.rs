@@ -22,7 +22,7 @@ use contract::text::Text;
 use contract::trailer::Trailer;
 use contract::verity::{Superblock, size};
 use contract::{hex, version};
-use delta::{Image, Piece};
+use delta::{Image, Origin, Piece};
 use sys::block::BlockDevice;
 
 /// Makes the pieces of a release from what is fetched and from what the running slot has.
@@ -49,6 +49,23 @@ pub enum Step {
     Checking,
     /// It is on the disk and will be tried at the next start.
     Committed,
+}
+
+/// What the slot to be written holds before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Nothing, or parts of this release from an attempt that was interrupted.
+    Parts,
+    /// Another release.
+    Other,
+}
+
+impl Found {
+    /// Whether to look for `piece` there. What another release happens to have in the same place
+    /// saves a download, but reading all of it only to save the work of a patch is no gain.
+    fn may_have(self, piece: &Piece) -> bool {
+        self == Found::Parts || !matches!(piece.origin, Origin::Copy { .. } | Origin::Script(..))
+    }
 }
 
 /// A release that was checked against this disk.
@@ -141,8 +158,8 @@ impl Plan {
         progress: &mut dyn FnMut(Step),
     ) -> Result<()> {
         self.check_pieces(assembly.pieces())?;
-        self.forget(disk)?;
-        self.write_whole(disk, assembly, progress)?;
+        let found = self.forget(disk)?;
+        self.write_whole(disk, assembly, found, progress)?;
         self.commit(disk)?;
         progress(Step::Committed);
         Ok(())
@@ -161,7 +178,7 @@ impl Plan {
         if entry.state == State::Empty || Expected::from(&entry) != self.expected {
             return Err(Error::Refused(format!("slot {} holds another release", self.target)));
         }
-        self.write_whole(disk, assembly, progress)
+        self.write_whole(disk, assembly, Found::Parts, progress)
     }
 
     /// Images, tree and trailer, all of it checked by reading it back.
@@ -169,9 +186,10 @@ impl Plan {
         &self,
         disk: &Disk<D>,
         assembly: &mut dyn Assembly,
+        found: Found,
         progress: &mut dyn FnMut(Step),
     ) -> Result<()> {
-        self.write_images(disk, assembly, progress)?;
+        self.write_images(disk, assembly, found, progress)?;
         progress(Step::Checking);
         self.make_tree(disk, progress)?;
         let mut alive = || progress(Step::Checking);
@@ -209,11 +227,10 @@ impl Plan {
         }
     }
 
-    /// Steps 1 and 2.
-    fn forget<D: BlockDevice>(&self, disk: &Disk<D>) -> Result<()> {
-        disk.state
-            .change(|record| forgotten(record, self.target))
-            .on("write", "the boot record")?;
+    /// Steps 1 and 2. Returns what the slot holds.
+    fn forget<D: BlockDevice>(&self, disk: &Disk<D>) -> Result<Found> {
+        let changed = disk.state.change(|record| forgotten(record, self.target));
+        let changed = changed.on("write", "the boot record")?;
         let (boot, offset) = (disk.boot(self.target), disk.trailer_offset(self.target));
         let label = Partition::Boot(self.target).label();
         let mut block = [0; BLOCK];
@@ -222,20 +239,21 @@ impl Plan {
             boot.write_at(offset, &[0; BLOCK]).on("write", label)?;
             boot.flush().on("flush", label)?;
         }
-        Ok(())
+        Ok(if changed.is_some() { Found::Other } else { Found::Parts })
     }
 
     fn write_images<D: BlockDevice>(
         &self,
         disk: &Disk<D>,
         assembly: &mut dyn Assembly,
+        found: Found,
         progress: &mut dyn FnMut(Step),
     ) -> Result<()> {
         let pieces = assembly.pieces().to_vec();
         let all = self.expected.uki_len + self.root_size;
         let (mut wanted, mut looked, mut have) = (Vec::new(), 0, 0);
         for (number, piece) in pieces.iter().enumerate() {
-            match self.holds(disk, piece)? {
+            match found.may_have(piece) && self.holds(disk, piece)? {
                 true => have += piece.len,
                 false => wanted.push(number),
             }
@@ -268,9 +286,17 @@ impl Plan {
         ]
     }
 
-    /// Whether the slot already holds a piece.
+    /// Whether the slot already holds a piece. One that begins with so many zeros is not looked at
+    /// further: nothing was ever written there, or making it again is soon done.
     fn holds<D: BlockDevice>(&self, disk: &Disk<D>, piece: &Piece) -> Result<bool> {
         let (device, part) = self.images(disk)[piece.image as usize];
+        let mut start = [0; 4 * BLOCK];
+        if piece.len >= start.len() as u64 && piece.origin != Origin::Zero {
+            device.read_at(piece.offset, &mut start).on("read", part.label())?;
+            if start.iter().all(|byte| *byte == 0) {
+                return Ok(false);
+            }
+        }
         let mut check = piece.check();
         let mut buffer = vec![0; CHUNK.min(piece.len.next_multiple_of(BLOCK as u64) as usize)];
         let mut done = 0;

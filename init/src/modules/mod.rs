@@ -6,6 +6,7 @@
 pub mod index;
 
 use crate::error::{Error, On, chain};
+use crate::supervisor::Program;
 use crate::{log, tool};
 use index::{Index, name_of};
 use std::collections::HashSet;
@@ -139,15 +140,16 @@ const MODPROBE: &str = "/usr/sbin/modprobe";
 /// Not one of kmod's options: everything that this machine needs.
 const ALL: &str = "--berth-all";
 /// A driver that hangs must not keep the host from booting without it.
-const BOUND: Duration = Duration::from_secs(60);
+pub const BOUND: Duration = Duration::from_secs(60);
 
 /// The role `modprobe`: the kernel asks for a module that something wants to use, with
 /// `modprobe -q -- NAME`. Returns the exit status.
 pub fn modprobe(arguments: &[String]) -> u8 {
     let result = Modules::open().and_then(|mut modules| {
         if arguments.first().map(String::as_str) == Some(ALL) {
-            modules.load_always(&arguments[1..])?;
+            // The network waits for its devices, and nobody so soon for the rest.
             modules.coldplug();
+            modules.load_always(&arguments[1..])?;
             return Ok(true);
         }
         let names = arguments.iter().filter(|argument| !argument.starts_with('-'));
@@ -164,16 +166,18 @@ pub fn modprobe(arguments: &[String]) -> u8 {
     }
 }
 
-/// Loads what the builder lists, what is `needed`, and the modules of all devices. Not in PID 1
-/// itself: the index would stay in its memory, and a driver may hang.
-pub fn load_all(needed: &[&str]) -> Result<(), Error> {
+/// The program that loads the modules of all devices and what the builder lists, and makes the kernel
+/// call it for others. Not PID 1 itself: the index would stay in its memory, and a driver may hang.
+pub fn all() -> Result<Program, Error> {
     let path = "/proc/sys/kernel/modprobe";
     fs::write(path, MODPROBE).on("write", path)?;
-    let finished = tool::run(MODPROBE, &[&[ALL], needed].concat(), BOUND);
-    match finished {
-        Ok(finished) if finished.code == Some(0) => {}
-        Ok(finished) => log::warning(&format!("not all modules are loaded: {finished:?}")),
-        Err(e) => log::warning(&chain(&e)),
+    Ok(Program { path: MODPROBE.into(), args: vec![ALL.to_owned()], env: vec![] })
+}
+
+/// Loads some modules, or waits until they are loaded by whoever began to.
+pub fn load_now(names: &[&str]) -> Result<(), Error> {
+    if let Err(e) = tool::run(MODPROBE, names, BOUND) {
+        log::warning(&chain(&e));
     }
     Ok(())
 }

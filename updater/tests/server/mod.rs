@@ -129,6 +129,11 @@ impl Server {
         lock(&self.state).sent
     }
 
+    /// Bytes of a file; 0 when there is none.
+    pub fn size(&self, path: &str) -> u64 {
+        lock(&self.state).files.get(path).map_or(0, |content| content.len() as u64)
+    }
+
     /// Paths and ranges that were asked for.
     pub fn requests(&self) -> Vec<(String, Option<String>)> {
         lock(&self.state).log.clone()
