@@ -33,12 +33,12 @@ run: build ## Build the demonstration image, boot a copy of it, print the addres
 
 .PHONY: demo-update
 demo-update: build ## Watch a host update itself, and undo a release that does not work
-	$(CARGO) test --release -p e2e --test demo_update -- --nocapture
+	$(CARGO) test --release -p e2e --test scenarios demo_update:: -- --nocapture
 
 .PHONY: proof
 proof: build ## The long form of the power cuts: every state of the disk, and real pulled plugs
 	BERTH_PROOF=full $(CARGO) test --release -p updater --test power_cut -- --nocapture
-	$(CARGO) test --release -p e2e --test plugs -- --nocapture
+	$(CARGO) test --release -p e2e --test scenarios plugs:: -- --nocapture
 
 .PHONY: test
 test: build ## Everything: unit, property, snapshot tests and virtual machines

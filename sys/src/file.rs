@@ -23,6 +23,13 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         .sync_all()
 }
 
+/// Makes `path` a file of at least `len` bytes that has its room on the disk.
+pub fn allocate(path: &Path, len: u64) -> io::Result<()> {
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?)
+}
+
 /// Writes all that is pending on the filesystem of `folder` to its disk.
 pub fn flush_filesystem(folder: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(folder)?)?)

@@ -11,6 +11,7 @@ pub mod error;
 pub mod http;
 pub mod install;
 pub mod repository;
+mod reserve;
 pub mod socket;
 pub mod source;
 pub mod store;

@@ -1,5 +1,6 @@
 //! What the updater remembers across restarts: two small files below `/var`, each replaced whole.
 
+use crate::reserve;
 use contract::update_status::Event;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{self, File};
@@ -87,6 +88,7 @@ impl Store {
         if let Err(e) = fs::create_dir_all(folder) {
             problems.push(format!("make {}: {e}", folder.display()));
         }
+        reserve::set_aside(folder);
         let saved = read(&folder.join(SAVED), &mut problems);
         let events = read(&folder.join(HISTORY), &mut problems);
         (Store { folder: folder.to_owned(), saved, events }, problems)
@@ -128,7 +130,7 @@ fn read<T: DeserializeOwned + Default>(path: &Path, problems: &mut Vec<String>) 
 fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
-    sys::file::replace(path, &bytes, 0o600)
+    reserve::replace(path, &bytes)
 }
 
 #[cfg(test)]

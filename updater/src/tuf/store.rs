@@ -11,13 +11,11 @@
 
 use super::Error;
 use super::metadata::{Envelope, Role, Root, Snapshot, Targets, Timestamp};
+use crate::reserve;
 use contract::release::limits;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-/// Only the system's own programs may read or write it.
-const MODE: u32 = 0o600;
 
 /// A folder of metadata files.
 #[derive(Debug)]
@@ -54,7 +52,7 @@ impl Store {
             return Ok(());
         }
         let path = self.folder.join(name);
-        sys::file::replace(&path, bytes, MODE).map_err(|source| Error::Store {
+        reserve::replace(&path, bytes).map_err(|source| Error::Store {
             what: "write",
             path,
             source,

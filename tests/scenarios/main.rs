@@ -1,0 +1,19 @@
+//! Scenarios in virtual machines, one module a subject. They share one program, so that one waits while
+//! another works: `cargo test --release -p e2e --test scenarios trial::` runs those of a module.
+
+mod clock;
+mod containerd;
+mod demo;
+mod demo_update;
+mod docker;
+mod hardware;
+mod judges;
+mod network;
+mod plugs;
+mod repository_faults;
+mod rot;
+mod same_bytes;
+mod slot_picker;
+mod storage;
+mod trial;
+mod update;
