@@ -43,7 +43,12 @@ pub fn figures() {
         let mut ratios: Vec<f64> = runs.iter().map(|(berth, peer)| of(berth) / of(peer)).collect();
         let (ratio, low, high) = median(&mut ratios);
         let (berth, peer) = (median(&mut berths).0, median(&mut peers).0);
-        println!("  {name}: {berth:.1} to {peer:.1}, ratio {ratio:.2} ({low:.2} to {high:.2})");
+        match peer == 0.0 {
+            true => println!("  {name}: {berth:.1} to {peer:.1}"),
+            false => println!(
+                "  {name}: {berth:.1} to {peer:.1}, ratio {ratio:.2} ({low:.2} to {high:.2})"
+            ),
+        }
     }
 }
 
