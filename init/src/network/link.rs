@@ -193,11 +193,12 @@ impl UsedLink {
     pub fn changed(&mut self, link: &netlink::Link, kernel: &mut Requests, now: Duration) -> bool {
         self.name.clone_from(&link.name);
         let mut changed = false;
+        let new = self.v6.is_none();
         // First: a socket on a link that is off says so to its first user.
-        if !link.up {
+        if new || !link.up {
             self.switch_on(kernel);
         }
-        if self.v6.is_none() || self.mac != link.mac {
+        if new || self.mac != link.mac {
             // A bond has the address of its first member, once it has one.
             self.mac = link.mac;
             changed |= self.set_up_clients(kernel, now);
