@@ -2,16 +2,20 @@
 //!
 //! `configs/docker.toml` explains every key by example.
 
+mod file;
+mod sizes;
 mod update;
+
+pub use file::{ExtraContent, ExtraFile};
+pub use sizes::Sizes;
 
 use crate::Result;
 use crate::written::Written;
-use contract::gpt::SECTOR_SIZES;
 use contract::host_config;
-use contract::layout::Partition;
-use contract::layout::Slot;
 use contract::toml_input::InputError;
+pub(crate) use file::RawFile;
 use serde::{Deserialize, Serialize};
+use sizes::RawPartitions;
 use std::path::{Path, PathBuf};
 use update::RawUpdate;
 
@@ -46,32 +50,6 @@ struct Raw {
     update: RawUpdate,
     #[serde(default)]
     debug: RawDebug,
-}
-
-/// `[[file]]` as it was written; container definitions have it too.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RawFile {
-    path: String,
-    source: Option<PathBuf>,
-    content: Option<String>,
-    link: Option<String>,
-    mode: Option<String>,
-    #[serde(default)]
-    uid: u32,
-    #[serde(default)]
-    gid: u32,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-struct RawPartitions {
-    sector_size: Option<u64>,
-    esp: Option<String>,
-    boot: Option<String>,
-    root: Option<String>,
-    verity: Option<String>,
-    data: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -161,75 +139,6 @@ pub struct Definition {
     pub debug_shell: bool,
 }
 
-/// `[[file]]`: a file, link or directory put into a tree.
-#[derive(Clone, Debug)]
-pub struct ExtraFile {
-    /// Absolute path in the tree, without the leading slash.
-    pub path: String,
-    /// What it is.
-    pub content: ExtraContent,
-    /// Permission bits.
-    pub mode: u16,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
-/// What a `[[file]]` is.
-#[derive(Clone, Debug)]
-pub enum ExtraContent {
-    /// A copy of this file.
-    Source(PathBuf),
-    /// This text.
-    Text(String),
-    /// A symbolic link.
-    Link(String),
-    /// A directory: neither source, content nor link, and a path that ends with a slash.
-    Directory,
-}
-
-/// Partition sizes in bytes, multiples of 1 MiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// The ESP.
-    pub esp: u64,
-    /// Each boot partition.
-    pub boot: u64,
-    /// Each root partition.
-    pub root: u64,
-    /// Each verity partition.
-    pub verity: u64,
-    /// The data partition of the image file, before it grows at first boot.
-    pub data: u64,
-}
-
-impl Default for Sizes {
-    fn default() -> Sizes {
-        Sizes {
-            esp: Partition::Esp.default_size(),
-            boot: Partition::Boot(Slot::A).default_size(),
-            root: Partition::Root(Slot::A).default_size(),
-            verity: Partition::Verity(Slot::A).default_size(),
-            data: Partition::Data.default_size(),
-        }
-    }
-}
-
-impl Sizes {
-    /// Size in bytes of `partition`.
-    pub fn of(&self, partition: Partition) -> u64 {
-        match partition {
-            Partition::Esp => self.esp,
-            Partition::State => Partition::State.default_size(),
-            Partition::Boot(_) => self.boot,
-            Partition::Root(_) => self.root,
-            Partition::Verity(_) => self.verity,
-            Partition::Data => self.data,
-        }
-    }
-}
-
 impl Definition {
     /// Reads the definition in `path`. `sets` are `KEY=VALUE` from the command line: the value is
     /// TOML where the key does not hold text, or else text; keys may be dotted.
@@ -268,23 +177,8 @@ impl Raw {
                     .with_hint("one argument a string; those that start with berth. are ours"));
             }
         }
-        let mut sizes = Sizes::default();
-        for (key, text, size) in [
-            ("partitions.esp", &self.partitions.esp, &mut sizes.esp),
-            ("partitions.boot", &self.partitions.boot, &mut sizes.boot),
-            ("partitions.root", &self.partitions.root, &mut sizes.root),
-            ("partitions.verity", &self.partitions.verity, &mut sizes.verity),
-            ("partitions.data", &self.partitions.data, &mut sizes.data),
-        ] {
-            if let Some(text) = text {
-                *size = parse_size(text).map_err(|why| wrong(key, format!("`{text}` is {why}")))?;
-            }
-        }
-        let sector_size = self.partitions.sector_size.unwrap_or(SECTOR_SIZES[0]);
-        if !SECTOR_SIZES.contains(&sector_size) {
-            let why = format!("{sector_size} is neither 512 nor 4096");
-            return Err(wrong("partitions.sector-size", why));
-        }
+        let (sizes, sector_size) =
+            self.partitions.validate().map_err(|(key, why)| wrong(&key, why))?;
         let host_config = match self.host_config {
             None => None,
             Some(path) => {
@@ -326,108 +220,9 @@ impl Raw {
     }
 }
 
-impl RawFile {
-    /// Checks all `[[file]]`. `base` is the folder that relative sources start from. An error is the
-    /// key that is wrong, and why.
-    pub(crate) fn validate_all(
-        files: Vec<RawFile>,
-        base: &Path,
-    ) -> Result<Vec<ExtraFile>, (String, String)> {
-        let mut valid = Vec::new();
-        for (i, file) in files.into_iter().enumerate() {
-            for path in with_names(&file.path) {
-                let one = RawFile { path, ..file.clone() };
-                valid.push(
-                    one.validate(base).map_err(|(key, why)| (format!("file.{i}.{key}"), why))?,
-                );
-            }
-        }
-        Ok(valid)
-    }
-
-    fn validate(self, base: &Path) -> Result<ExtraFile, (&'static str, String)> {
-        let wrong = |key: &'static str, why: String| Err((key, why));
-        let shown = &self.path;
-        let Some(path) = shown.strip_prefix('/') else {
-            return wrong("path", format!("`{shown}` is not an absolute path"));
-        };
-        let (path, is_directory) = match path.strip_suffix('/') {
-            Some(path) => (path, true),
-            None => (path, false),
-        };
-        if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
-            return wrong("path", format!("`{shown}` is not a plain path"));
-        }
-        let said = self.source.is_some() || self.content.is_some() || self.link.is_some();
-        if is_directory && said {
-            let why = "ends with a slash, which means a directory: it has no content";
-            return wrong("path", format!("`{shown}` {why}"));
-        }
-        let content = match (self.source, self.content, self.link) {
-            (Some(source), None, None) => match base.join(source) {
-                source if source.is_file() => ExtraContent::Source(source),
-                source => return wrong("source", format!("there is no file {}", source.display())),
-            },
-            (None, Some(text), None) => ExtraContent::Text(text),
-            (None, None, Some(target)) => ExtraContent::Link(target),
-            (None, None, None) if is_directory => ExtraContent::Directory,
-            _ => {
-                return wrong(
-                    "path",
-                    format!(
-                        "`{shown}` needs one of `source`, `content` and `link`, \
-                         or a slash at its end for a directory"
-                    ),
-                );
-            }
-        };
-        let mode = match &self.mode {
-            None if is_directory => 0o755,
-            None => 0o644,
-            Some(text) => match u16::from_str_radix(text, 8) {
-                Ok(mode) if mode <= 0o7777 => mode,
-                _ => return wrong("mode", format!("`{text}` is not octal")),
-            },
-        };
-        Ok(ExtraFile { path: path.to_owned(), content, mode, uid: self.uid, gid: self.gid })
-    }
-}
-
-/// The paths that one with a list of names stands for: `/bin/{cp,mv}` is `/bin/cp` and `/bin/mv`.
-fn with_names(path: &str) -> Vec<String> {
-    let parts = path.split_once('{').and_then(|(before, rest)| {
-        let (names, after) = rest.split_once('}')?;
-        Some((before, names, after))
-    });
-    match parts {
-        Some((before, names, after)) => {
-            names.split(',').map(|name| format!("{before}{}{after}", name.trim())).collect()
-        }
-        None => vec![path.to_owned()],
-    }
-}
-
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c))
-}
-
-/// `300MiB` or `2GiB`.
-fn parse_size(text: &str) -> Result<u64, &'static str> {
-    let (number, unit) = match text.split_once(|c: char| !c.is_ascii_digit()) {
-        Some((number, _)) => (number, text[number.len()..].trim()),
-        None => (text, ""),
-    };
-    let unit = match unit {
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err("no size like 300MiB or 2GiB"),
-    };
-    let size = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    match size {
-        Some(size) if (1 << 20..=1 << 50).contains(&size) => Ok(size),
-        _ => Err("not between 1MiB and 1048576GiB"),
-    }
 }
 
 #[cfg(test)]
@@ -521,13 +316,5 @@ mod tests {
         assert_eq!(paths, ["usr/bin/ls", "usr/bin/[", "usr/bin/cp"]);
         let error = read(&format!("{SMALL}{}", file.replace("cp", "")), &[]).unwrap_err();
         assert!(error.contains("file.path"), "{error}");
-    }
-
-    #[test]
-    fn sizes() {
-        assert_eq!(parse_size("300MiB"), Ok(300 << 20));
-        assert_eq!(parse_size("2 GiB"), Ok(2 << 30));
-        assert!(parse_size("2GB").is_err());
-        assert!(parse_size("99999999999GiB").is_err());
     }
 }
