@@ -16,6 +16,10 @@ const MOST_RECORDS: usize = 256;
 const LONGEST_RECORD: usize = 64 << 10;
 /// Lines that are kept.
 const LAST_LINES: usize = 30;
+/// Of these, as many are from before the panic.
+const BEFORE: usize = 10;
+/// How the kernel says so.
+const PANIC: &str = "Kernel panic";
 
 /// Takes what was kept out of the firmware, which has little room, and returns the last lines before the
 /// newest panic.
@@ -50,8 +54,11 @@ fn last_lines(records: &[String]) -> Option<Vec<String>> {
     let text: String =
         parts.iter().filter(|(dump, ..)| *dump == newest).map(|(.., text)| *text).collect();
     let lines: Vec<String> = text.lines().map(plain).filter(|line| !line.is_empty()).collect();
-    let skip = lines.len().saturating_sub(LAST_LINES);
-    Some(lines[skip..].to_vec())
+    // The call trace below the panic may be long; what led to it stands above.
+    let panic = lines.iter().position(|line| line.contains(PANIC));
+    let end = lines.len().saturating_sub(LAST_LINES);
+    let start = panic.map_or(end, |at| at.saturating_sub(BEFORE).min(end));
+    Some(lines.into_iter().skip(start).take(LAST_LINES).collect())
 }
 
 /// Number of the dump, number of the part, and what follows.
@@ -73,7 +80,7 @@ fn plain(line: &str) -> String {
 
 /// The line that says why, for people.
 pub fn reason(lines: &[String]) -> &str {
-    let why = lines.iter().find(|line| line.contains("Kernel panic"));
+    let why = lines.iter().find(|line| line.contains(PANIC));
     why.or(lines.last()).map_or("", |line| line.as_str())
 }
 
@@ -100,9 +107,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_end_is_kept() {
-        let text: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        let lines = last_lines(&[format!("Panic#1 Part1\n{text}")]).expect("a panic");
-        assert_eq!((lines.len(), lines[29].as_str()), (30, "line 99"));
+    fn what_led_to_the_panic_is_kept() {
+        let text = |panic: usize| -> String {
+            let line =
+                |n| if n == panic { format!("{PANIC} {n}\n") } else { format!("line {n}\n") };
+            (0..100).map(line).collect()
+        };
+        for (panic, first) in [(40, "line 30"), (3, "line 0"), (95, "line 70"), (200, "line 70")] {
+            let lines = last_lines(&[format!("Panic#1 Part1\n{}", text(panic))]).expect("a panic");
+            assert_eq!((lines.len(), lines[0].as_str()), (30, first), "{panic}");
+        }
     }
 }
