@@ -274,6 +274,9 @@ fn what_cannot_be_published() {
     ] {
         session.refused(&format!("release add repo --keys keys {args}"));
     }
+    for keys in ["absent", "."] {
+        session.refused(&format!("release add repo --image host-1.2.raw --keys {keys}"));
+    }
     session.refused("release add keys --keys keys --image host-1.2.raw");
     session.refused("release add text.raw --keys keys --image host-1.2.raw");
     session.compare("refused");
@@ -286,6 +289,7 @@ fn repositories_that_are_none_or_damaged() {
     session.text.clear();
     for args in [
         "list absent",
+        "list https://updates.example/host",
         "verify keys",
         "gc absent --keep 1 --keys keys",
         "gc repo --keep x --keys keys",

@@ -45,3 +45,18 @@ fn offsets_are_as_documented() {
         row(&document, &format!("`{key}`"));
     }
 }
+
+#[test]
+fn limits_of_releases_are_as_documented() {
+    use contract::release::{MAX_LEN, limits};
+    let document = document();
+    for (what, most) in [
+        ("root metadata", limits::ROOT),
+        ("timestamp metadata", limits::TIMESTAMP),
+        ("snapshot metadata", limits::SNAPSHOT),
+        ("targets metadata", limits::TARGETS),
+        ("a release or a channel", MAX_LEN),
+    ] {
+        assert_eq!(row(&document, what)[1], most.to_string(), "{what}");
+    }
+}

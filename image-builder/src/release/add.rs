@@ -40,11 +40,11 @@ pub struct Added {
 /// decoded.
 pub fn add(path: &Path, image: &Path, new: &NewRelease, signing: &Signing<'_>) -> Result<Added> {
     let (identity, system) = system::open(image)?;
-    Catalog::default().check_new(&identity.name, &identity.version)?;
+    Catalog::default().check_new(&identity.name, &identity.version, &identity.architecture)?;
     let mut publisher = Publisher::open_or_create(path, signing.keys, signing.now)?;
     publisher.require_keys()?;
     let catalog = &publisher.catalog;
-    catalog.check_new(&identity.name, &identity.version)?;
+    catalog.check_new(&identity.name, &identity.version, &identity.architecture)?;
     if let Some(channel) = &new.channel {
         catalog.check_promotion(&identity.version, channel)?;
     }

@@ -59,8 +59,8 @@ impl Catalog {
         self.channels.values().filter_map(|line| line.channel.version.as_deref()).collect()
     }
 
-    /// Whether a release `version` of images `name` may come in.
-    pub fn check_new(&self, name: &str, new: &str) -> Result<()> {
+    /// Whether a release `new` of images `name`, for an architecture, may come in.
+    pub fn check_new(&self, name: &str, new: &str, architecture: &str) -> Result<()> {
         if !version::is_valid(new) {
             let what = format!("`{new}` is not a version that a release can have");
             return Err(Error::refused(what)
@@ -72,6 +72,13 @@ impl Catalog {
                 other.name
             );
             return Err(Error::refused(what).with_hint("use one repository for each definition"));
+        }
+        if let Some(other) = self.releases.first().filter(|r| r.architecture != architecture) {
+            let what = format!(
+                "the repository holds releases for {}, and the image is for {architecture}",
+                other.architecture
+            );
+            return Err(Error::refused(what).with_hint("use one repository for each architecture"));
         }
         let same = |release: &&Release| version::compare(&release.version, new) == Ordering::Equal;
         match self.releases.iter().find(same) {
@@ -263,16 +270,32 @@ mod tests {
     #[test]
     fn what_may_not_come_in() {
         let catalog = catalog(&["1.0", "1.1"]);
-        for (name, version, why) in [
-            ("host", "1/2", "`1/2` is not a version that a release can have"),
-            ("other", "2", "the repository holds releases of host, and the image is of other"),
-            ("host", "1.1", "there is a release 1.1 already"),
-            ("host", "1.01", "hosts cannot tell version 1.01 from 1.1, which is there already"),
+        for (name, version, arch, why) in [
+            ("host", "1/2", "amd64", "`1/2` is not a version that a release can have"),
+            (
+                "other",
+                "2",
+                "amd64",
+                "the repository holds releases of host, and the image is of other",
+            ),
+            (
+                "host",
+                "2",
+                "arm64",
+                "the repository holds releases for amd64, and the image is for arm64",
+            ),
+            ("host", "1.1", "amd64", "there is a release 1.1 already"),
+            (
+                "host",
+                "1.01",
+                "amd64",
+                "hosts cannot tell version 1.01 from 1.1, which is there already",
+            ),
         ] {
-            let error = catalog.check_new(name, version).expect_err(version);
+            let error = catalog.check_new(name, version, arch).expect_err(version);
             assert_eq!(error.to_string(), why);
         }
-        assert!(catalog.check_new("host", "1.0.1").is_ok());
+        assert!(catalog.check_new("host", "1.0.1", "amd64").is_ok());
     }
 
     #[test]
@@ -337,7 +360,7 @@ mod tests {
                 let version = version.to_string();
                 let channel = ["stable", "beta"][channel];
                 match what {
-                    0 if catalog.check_new("host", &version).is_ok() => catalog.add(release(&version)),
+                    0 if catalog.check_new("host", &version, "amd64").is_ok() => catalog.add(release(&version)),
                     1 => drop(catalog.promote(&version, channel)),
                     2 => drop(catalog.withdraw(&version)),
                     3 => {

@@ -257,8 +257,11 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
 
 /// The error for a folder that holds something else.
 pub fn not_a_repository(path: &Path, why: &str) -> Error {
-    Error::refused(format!("{} is not a repository: {why}", path.display()))
-        .with_hint("give a folder that `berth release add` made, or one that does not exist yet")
+    let error = Error::refused(format!("{} is not a repository: {why}", path.display()));
+    error.with_hint(match path.to_string_lossy().contains("://") {
+        true => "berth works on the folder that a web server shows, not through the web",
+        false => "give a folder that `berth release add` made, or one that does not exist yet",
+    })
 }
 
 fn is_known(name: &str) -> bool {
