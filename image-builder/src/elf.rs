@@ -3,6 +3,7 @@
 //! Reads headers and the dynamic section only, never a whole file: container runtimes are large.
 
 use crate::Error;
+use crate::little_endian::{u16_at, u64_at};
 use crate::tree::{Content, Kind, Tree, join, parent};
 use elf::abi::{
     DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_STRTAB, PT_DYNAMIC, PT_INTERP, PT_LOAD,
@@ -40,9 +41,8 @@ pub fn needs(content: &Content) -> Result<Option<Needs>, String> {
     let Ok((endian, Class::ELF64, ..)) = parse_ident::<LittleEndian>(&start) else {
         return Ok(None);
     };
-    let u64_at = |at: usize| u64::from_le_bytes(start[at..at + 8].try_into().unwrap_or_default());
-    let u16_at = |at: usize| u16::from_le_bytes(start[at..at + 2].try_into().unwrap_or_default());
-    let (offset, size, count) = (u64_at(32), u64::from(u16_at(54)), u64::from(u16_at(56)));
+    let offset = u64_at(&start, 32);
+    let (size, count) = (u64::from(u16_at(&start, 54)), u64::from(u16_at(&start, 56)));
     if count > 0 && size != ProgramHeader::size_for(Class::ELF64) as u64 {
         return Err(format!("program headers of {size} bytes"));
     }

@@ -18,6 +18,7 @@ pub mod guest;
 pub mod image;
 pub mod inspect;
 pub mod kernel;
+mod little_endian;
 pub mod new_file;
 pub mod output;
 pub mod prune;

@@ -5,6 +5,7 @@
 //! the firmware's own loader moves the program. Formats: System V ABI, chapters 4 and 5, with the
 //! x86-64 supplement; "PE Format" of Microsoft; UEFI 2.10, section 2.1.1.
 
+use crate::little_endian::{u16_at, u32_at, u64_at};
 use crate::{Error, Result};
 
 const PAGE: u64 = 4096;
@@ -342,18 +343,6 @@ fn write(segments: &[Segment], relocations: &[u8], entry: u64) -> Vec<u8> {
 fn slice(bytes: &[u8], at: u64, len: u64) -> Result<&[u8]> {
     let range = usize::try_from(at).ok().zip(at.checked_add(len).and_then(|e| e.try_into().ok()));
     range.and_then(|(at, end)| bytes.get(at..end)).ok_or_else(|| bad("cut off"))
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]

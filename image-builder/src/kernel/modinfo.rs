@@ -3,6 +3,7 @@
 //! Only the ELF headers and this section are read. Modules are a hundred megabytes together and
 //! their modinfo is one.
 
+use crate::little_endian::{u16_at, u32_at, u64_at};
 use crate::tree::Content;
 use crate::{Error, Result};
 use std::io::Read;
@@ -86,18 +87,6 @@ fn range(content: &Content, at: u64, len: u64, limit: u64) -> Result<Option<Vec<
     let mut bytes = vec![0; len as usize];
     content.read_exact_at(&mut bytes, at)?;
     Ok(Some(bytes))
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
 /// A module with nothing but modinfo, for tests.
