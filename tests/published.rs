@@ -45,12 +45,12 @@ impl Published {
         self.serve(Path::new(""));
     }
 
-    /// Publishes an image in channel `stable`, quickly rather than small.
+    /// Publishes an image in channel `stable`, quickly rather than small: without patches.
     pub fn add(&self, image: &Path) {
-        self.add_with(image, &["--channel", "stable"]);
+        self.add_with(image, &["--channel", "stable", "--no-patches"]);
     }
 
-    /// The same with other options.
+    /// The same with these options.
     pub fn add_with(&self, image: &Path, options: &[&str]) {
         let image = image.to_str().expect("a plain path");
         let repository = self.path("repository");

@@ -47,7 +47,8 @@ fn a_host_survives_its_repository() {
     sh_until(&mut host, "berth-updater status", |text| text.contains("healthy 2.0.0"));
     sh(&mut host, "berth-updater pin");
     let before = published.server().files();
-    published.add_with(&release("3.0.0", &[]), &["--channel", "stable", "--min-version", "3.0.0"]);
+    let options = ["--channel", "stable", "--no-patches", "--min-version", "3.0.0"];
+    published.add_with(&release("3.0.0", &[]), &options);
     sh_until(&mut host, "berth-updater status", |text| text.contains("names 3.0.0"));
 
     // Yesterday's metadata, and someone else's.

@@ -18,7 +18,8 @@ fn a_good_release_is_kept_and_a_bad_one_is_undone_and_remembered() {
     let published = Published::new();
     let first = release("1.0.0", &[]);
     published.add(&first);
-    published.add(&release("2.0.0", &[]));
+    // The first update is a patch, the second comes in chunks.
+    published.add_with(&release("2.0.0", &[]), &["--channel", "stable"]);
     let disk = published.disk(&first, "interval = 5\nsoak = 2\ntries = 2\ndeadline = 60");
 
     let mut host = start(&disk.config());

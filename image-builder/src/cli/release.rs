@@ -76,6 +76,9 @@ struct AddArgs {
     /// Make a patch from this version [default: from the versions that channels point to]
     #[arg(long, value_name = "VERSION")]
     from: Vec<String>,
+    /// Make no patches: quick, and hosts download whole chunks
+    #[arg(long, conflicts_with = "from")]
+    no_patches: bool,
     /// Hosts that run an older version have to install another release first
     #[arg(long, value_name = "VERSION")]
     min_from: Option<String>,
@@ -233,7 +236,10 @@ fn add(args: AddArgs) -> Result<ExitCode> {
     };
     let new = NewRelease {
         channel: args.channel,
-        from: args.from,
+        from: match args.no_patches {
+            true => Some(Vec::new()),
+            false => (!args.from.is_empty()).then_some(args.from),
+        },
         min_from: args.min_from,
         min_version: args.min_version,
         hardware: args.hardware,

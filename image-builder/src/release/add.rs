@@ -15,8 +15,8 @@ use std::path::Path;
 pub struct NewRelease {
     /// Channel that is to point to it.
     pub channel: Option<String>,
-    /// Versions to make patches from. Empty: those that channels point to.
-    pub from: Vec<String>,
+    /// Versions to make patches from. `None`: those that channels point to.
+    pub from: Option<Vec<String>>,
     /// Hosts that run an older version have to install another release first.
     pub min_from: Option<String>,
     /// A host that has run this release accepts nothing below this version any more.
@@ -63,7 +63,7 @@ pub fn add(path: &Path, image: &Path, new: &NewRelease, signing: &Signing<'_>) -
         patches: Vec::new(),
     };
     check(&release)?;
-    let from = from(catalog, &release, &new.from)?;
+    let from = from(catalog, &release, new.from.as_deref())?;
     let level = new.level.unwrap_or(delta::LEVEL);
 
     release.content = content::encode_whole(&system, level, &publisher.store)?;
@@ -98,11 +98,15 @@ fn patch(
 }
 
 /// The releases to make patches from.
-fn from<'a>(catalog: &'a Catalog, new: &Release, wanted: &[String]) -> Result<Vec<&'a Release>> {
-    if wanted.is_empty() {
+fn from<'a>(
+    catalog: &'a Catalog,
+    new: &Release,
+    wanted: Option<&[String]>,
+) -> Result<Vec<&'a Release>> {
+    let Some(wanted) = wanted else {
         let older = |v: &&str| version::compare(v, &new.version).is_lt();
         return catalog.current().into_iter().filter(older).map(|v| catalog.release(v)).collect();
-    }
+    };
     let mut found: Vec<&Release> = Vec::new();
     for version in wanted {
         let release = catalog.release(version)?;

@@ -166,7 +166,11 @@ fn what_cannot_be_published_changes_nothing() {
             new(),
             "the repository holds releases of sample, and the image is of other",
         ),
-        (image.clone(), NewRelease { from: vec!["7".into()], ..new() }, "there is no release 7"),
+        (
+            image.clone(),
+            NewRelease { from: Some(vec!["7".into()]), ..new() },
+            "there is no release 7",
+        ),
         (
             image.clone(),
             NewRelease { channel: some("Stable"), ..new() },
