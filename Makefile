@@ -33,7 +33,7 @@ run: build ## Build the demonstration image, boot a copy of it, print the addres
 
 .PHONY: demo-update
 demo-update: build ## Watch a host update itself, and undo a release that does not work
-	$(CARGO) test --release -p e2e --test scenarios demo_update:: -- --nocapture
+	$(CARGO) run --release -p e2e --bin demo-update
 
 .PHONY: proof
 proof: build ## The long form of the power cuts: every state of the disk, and real pulled plugs

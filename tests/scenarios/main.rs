@@ -4,7 +4,6 @@
 mod clock;
 mod containerd;
 mod demo;
-mod demo_update;
 mod docker;
 mod hardware;
 mod judges;
