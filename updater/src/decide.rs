@@ -61,12 +61,8 @@ pub fn goal(host: &Host, channel: &Channel, saved: &Saved, wish: &Wish) -> Goal 
     if *wanted == host.version {
         return Goal::Nothing(format!("{wanted} runs and is {by}"));
     }
-    if let Some(min) = &saved.min_version
-        && compare(wanted, min).is_lt()
-    {
-        return Goal::Refuse(format!(
-            "{wanted} is below {min}, the oldest that may still run here"
-        ));
+    if let Some(why) = too_old(wanted, saved) {
+        return Goal::Refuse(why);
     }
     if channel.withdrawn.contains(wanted) {
         return Goal::Refuse(format!("{wanted} was withdrawn"));
@@ -200,6 +196,12 @@ impl Found {
     }
 }
 
+/// Why a version must not run here any more, if so. It holds for what lies in the other slot too.
+pub fn too_old(version: &str, saved: &Saved) -> Option<String> {
+    let min = saved.min_version.as_ref().filter(|min| compare(version, min).is_lt())?;
+    Some(format!("{version} is below {min}, the oldest that may still run here"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +222,14 @@ mod tests {
             version: version.map(str::to_owned),
             withdrawn: withdrawn.iter().map(|v| (*v).to_owned()).collect(),
         }
+    }
+
+    #[test]
+    fn there_is_no_way_back_below_the_floor() {
+        let floor = Saved { min_version: Some("1.10".into()), ..Saved::default() };
+        assert!(too_old("1.9", &floor).is_some_and(|why| why.contains("1.10")));
+        assert_eq!(too_old("1.10", &floor), None);
+        assert_eq!(too_old("0.1", &Saved::default()), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a person or a program asks the agent for.
 
 use super::{Agent, Outcome, chain, is_busy, now, warnings};
-use crate::decide::Wish;
+use crate::decide::{self, Wish};
 use crate::error::Error;
 use crate::install;
 use crate::store::{Attempt, FailedRelease};
@@ -49,6 +49,10 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
         let Ok(_busy) = self.busy.try_lock() else { return Ok(is_busy()) };
         if let Some(refused) = self.not_now() {
             return Ok(refused);
+        }
+        let other = install::read_record(&self.disk)?[self.running.other()].version;
+        if let Some(why) = decide::too_old(other.as_str(), &self.lock().store.saved) {
+            return Ok(Outcome::Refused(why));
         }
         let tries = self.config.trial.tries;
         let version = install::roll_back(&self.disk, self.running, tries, &mut || {})?;
