@@ -6,42 +6,30 @@ use image_builder::cache::{Cache, Hashing, hex, key, parse_hex};
 use rustix::process::Signal;
 use std::fs::FileTimes;
 use std::net::TcpListener;
-use std::ops::{Deref, DerefMut};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, SystemTime};
 
-/// A folder with a definition `host.toml` that builds and an empty folder `out`, and what was typed
-/// and seen there.
-struct Session {
-    seen: Transcript,
+/// A folder with a definition `host.toml` that builds and an empty folder `out`.
+fn session() -> Transcript {
+    // Packages and indexes are in the cache after this, so that nothing below needs a network.
+    build("configs/containerd.toml", &["name=e2e-command-line"]);
+    let session = Transcript::new();
+    std::fs::create_dir(session.path("out")).expect("a folder");
+    session.write("host.toml", DEFINITION);
+    session
 }
 
-impl Deref for Session {
-    type Target = Transcript;
-    fn deref(&self) -> &Transcript {
-        &self.seen
-    }
-}
-
-impl DerefMut for Session {
-    fn deref_mut(&mut self) -> &mut Transcript {
-        &mut self.seen
-    }
-}
-
-impl Session {
-    fn new() -> Session {
-        // Packages and indexes are in the cache after this, so that nothing below needs a network.
-        build("configs/containerd.toml", &["name=e2e-command-line"]);
-        let seen = Transcript::new();
-        std::fs::create_dir(seen.path("out")).expect("a folder");
-        seen.write("host.toml", DEFINITION);
-        Session { seen }
-    }
-
+/// What the tests below do over and over.
+trait Steps {
     /// Runs what has to fail and to leave the folder `out` empty.
+    fn refused(&mut self, args: &str);
+    /// Compares what was seen with what it should be. `unstable` texts are shown as `[...]`.
+    fn shows(self, name: &str, unstable: &[&str]);
+}
+
+impl Steps for Transcript {
     fn refused(&mut self, args: &str) {
         let code = self.berth(args);
         assert!(matches!(code, Some(1 | 2)), "{args}: {code:?}\n{}", self.text);
@@ -49,10 +37,9 @@ impl Session {
         assert!(left.is_empty(), "{args}: left behind {left:?}");
     }
 
-    /// Compares what was seen with what it should be. `unstable` texts are shown as `[...]`.
-    fn compare(self, name: &str, unstable: &[&str]) {
+    fn shows(self, name: &str, unstable: &[&str]) {
         let hide = |seen: String, text: &&str| seen.replace(*text, "[...]");
-        self.seen.compare(name, |seen| unstable.iter().fold(seen, hide));
+        self.compare(name, |seen| unstable.iter().fold(seen, hide));
     }
 }
 
@@ -81,7 +68,7 @@ fn digest(path: &Path) -> String {
 
 #[test]
 fn help() {
-    let mut session = Session::new();
+    let mut session = session();
     for args in ["--help", "build -h", "lock -h", "inspect -h", "container -h", "run -h"] {
         assert_eq!(session.berth(args), Some(0));
     }
@@ -93,12 +80,12 @@ fn help() {
     session.refused("run host.toml --disk floppy");
     session.refused("run host.toml -p http");
     session.refused("build host.toml --allow-expired");
-    session.compare("help", &[]);
+    session.shows("help", &[]);
 }
 
 #[test]
 fn mistakes_in_a_definition() {
-    let mut session = Session::new();
+    let mut session = session();
     for (file, text) in [
         ("unknown-key.toml", format!("{DEFINITION}pakages = [\"nano\"]\n")),
         ("unknown-table.toml", format!("{DEFINITION}[debg]\nshell = true\n")),
@@ -126,12 +113,12 @@ fn mistakes_in_a_definition() {
     );
     session.refused("container box.toml -o out/x.oci.tar --offline");
     session.refused("container box.toml -o out/x.oci.tar --offline --set tag=/");
-    session.compare("definition", &[]);
+    session.shows("definition", &[]);
 }
 
 #[test]
 fn files_that_are_not_there_and_folders_in_their_place() {
-    let mut session = Session::new();
+    let mut session = session();
     session.write("box.toml", BOX);
     session.write("zeros.raw", "");
     for args in [
@@ -152,12 +139,12 @@ fn files_that_are_not_there_and_folders_in_their_place() {
         session.refused(args);
         assert!(session.text.ends_with("[2]\n\n"), "{}", session.text);
     }
-    session.compare("files", &[]);
+    session.shows("files", &[]);
 }
 
 #[test]
 fn a_build_that_is_killed_leaves_nothing() {
-    let mut session = Session::new();
+    let mut session = session();
     session.write("box.toml", BOX);
     for args in [
         format!("build host.toml -o out --offline {SMALL}"),
@@ -183,7 +170,7 @@ fn a_build_that_is_killed_leaves_nothing() {
 }
 
 /// Sends `signal` as soon as an output is open.
-fn kill_while_it_writes(session: &Session, args: &str, signal: Signal) -> ExitStatus {
+fn kill_while_it_writes(session: &Transcript, args: &str, signal: Signal) -> ExitStatus {
     // It gets a processor only when this test does not need one, and so cannot run away.
     let mut command = Command::new("nice");
     command.args(["-n", "19"]).arg(berth()).args(args.split(' ')).current_dir(session.folder());
@@ -213,7 +200,7 @@ fn clear(folder: &Path) {
 
 #[test]
 fn the_cache() {
-    let mut session = Session::new();
+    let mut session = session();
     let cache = Cache::open(Some(&session.path("cache"))).expect("a cache");
     for (kind, size, days) in [("blobs", 5 << 20, 40), ("index", 100, 40), ("tar", 3 << 20, 0)] {
         let path = cache.derived(kind, &key(&[kind.as_bytes()]));
@@ -234,27 +221,27 @@ fn the_cache() {
     session.berth("cache clean --cache cache");
     session.berth("cache size --cache cache");
     session.refused("cache clean --cache cache --older-than never");
-    session.compare("cache-clean", &[]);
+    session.shows("cache-clean", &[]);
 }
 
 #[test]
 fn packages_that_cannot_be_had() {
-    let mut session = Session::new();
+    let mut session = session();
     for packages in ["ngnix", "nginx>=1", "postfix\",\"exim4-daemon-light"] {
         let set = format!("packages=[\"{packages}\"]");
         session.refused(&format!("build host.toml -o out --offline --set {set}"));
     }
-    session.compare("packages", &[]);
+    session.shows("packages", &[]);
 }
 
 #[test]
 fn a_pinned_version_that_is_not_there() {
-    let mut session = Session::new();
+    let mut session = session();
     session.refused("build host.toml -o out --offline --set packages=[\"nano=1.0\"]");
     // What Debian has instead changes with its updates.
     let seen = session.text.clone();
     let (_, has) = seen.split_once("trixie has ").expect("the versions that there are");
-    session.compare("pin", &[has.lines().next().expect("a line")]);
+    session.shows("pin", &[has.lines().next().expect("a line")]);
 }
 
 #[test]
@@ -263,7 +250,7 @@ fn partitions_that_are_too_small() {
         ("root", "partitions.root=64MiB", "raise `[partitions] root` to at least \""),
         ("boot", "partitions.boot=8MiB", "raise `[partitions] boot` to at least \""),
     ] {
-        let mut session = Session::new();
+        let mut session = session();
         let args = format!("build host.toml -o out --offline --set {set}");
         session.refused(&args);
         let seen = session.text.clone();
@@ -279,18 +266,18 @@ fn partitions_that_are_too_small() {
 
 #[test]
 fn no_network() {
-    let mut session = Session::new();
+    let mut session = session();
     session.refused("build host.toml -o out --cache empty --offline");
     session.refused("build host.toml -o out --cache empty --mirror http://127.0.0.1:9");
     session.refused("build host.toml -o out --mirror mirror.example");
     session.write("box.toml", BOX);
     session.refused("container box.toml -o out/x.oci.tar --cache empty --offline");
-    session.compare("network", &[]);
+    session.shows("network", &[]);
 }
 
 #[test]
 fn locks() {
-    let mut session = Session::new();
+    let mut session = session();
     session.refused("build host.toml -o out --locked --offline");
     assert_eq!(session.berth("lock host.toml --offline"), Some(0));
     let lock = std::fs::read_to_string(session.path("host.lock")).expect("a lock");
@@ -316,12 +303,12 @@ fn locks() {
 
     let count = format!("{} packages", lock.matches("[[package]]").count());
     let version = lock[at..].split('"').next().expect("a version").to_owned();
-    session.compare("locks", &[&count, &version]);
+    session.shows("locks", &[&count, &version]);
 }
 
 #[test]
 fn a_damaged_cache() {
-    let mut session = Session::new();
+    let mut session = session();
     assert_eq!(session.berth(&format!("build host.toml -o good --offline {SMALL}")), Some(0));
     assert_eq!(session.berth("lock host.toml --offline"), Some(0));
     let lock = std::fs::read_to_string(session.path("host.lock")).expect("a lock");
@@ -353,7 +340,7 @@ fn a_damaged_cache() {
     }
     session.text.clear();
     session.refused(&format!("build host.toml -o out {args}"));
-    session.compare("cache", &[own.path().to_str().expect("a plain path"), version]);
+    session.shows("cache", &[own.path().to_str().expect("a plain path"), version]);
 }
 
 /// Turns one bit, in a copy that takes the place of a file that others see too.
@@ -382,7 +369,7 @@ fn link_all(from: &Path, to: &Path) {
 
 #[test]
 fn what_is_no_image() {
-    let mut session = Session::new();
+    let mut session = session();
     session.write("empty.raw", "");
     let zeros = std::fs::File::create(session.path("zeros.raw")).expect("a file");
     zeros.set_len(100 << 20).expect("its size");
@@ -391,14 +378,14 @@ fn what_is_no_image() {
             session.refused(&format!("{command} {image}"));
         }
     }
-    session.compare("image", &[]);
+    session.shows("image", &[]);
 }
 
 #[test]
 fn a_port_in_use() {
     // QEMU is in the cache afterwards, for a run without the network.
     toolset();
-    let mut session = Session::new();
+    let mut session = session();
     let image = build("configs/containerd.toml", &["name=e2e-command-line"]);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its number").port();
@@ -408,25 +395,25 @@ fn a_port_in_use() {
     let other = hint.expect("a hint with another port").to_owned();
     assert_ne!(other, port.to_string());
     let image = image.to_str().expect("a plain path");
-    session.compare("port", &[image, &port.to_string(), &other]);
+    session.shows("port", &[image, &port.to_string(), &other]);
 }
 
 #[test]
 fn a_file_that_cannot_be_written_whole() {
-    let mut session = Session::new();
+    let mut session = session();
     let args = "build host.toml -o out --offline --set version=2";
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -f 20000; exec \"$0\" \"$@\""]).arg(berth());
     command.args(args.split(' '));
     assert_eq!(session.run(args, command), Some(1), "{}", session.text);
     assert_eq!(names(&session.path("out")), [""; 0]);
-    session.compare("file-size", &[]);
+    session.shows("file-size", &[]);
 }
 
 /// On a filesystem of some MiB: it takes a namespace of users in which this one is root.
 #[test]
 fn a_full_disk() {
-    let mut session = Session::new();
+    let mut session = session();
     session.write("box.toml", BOX);
     for args in [
         "build host.toml -o out --offline --set version=3",
@@ -444,12 +431,12 @@ fn a_full_disk() {
         assert_ne!(code, Some(77), "user namespaces are needed: {}", session.text);
         assert_eq!(code, Some(1), "{}", session.text);
     }
-    session.compare("disk-full", &[]);
+    session.shows("disk-full", &[]);
 }
 
 #[test]
 fn host_configurations() {
-    let mut session = Session::new();
+    let mut session = session();
     let demo = project().join("configs/demo/host.toml");
     let demo = demo.to_str().expect("a plain path");
     assert_eq!(session.berth(&format!("check {demo}")), Some(0));
@@ -472,5 +459,5 @@ fn host_configurations() {
         session.write(file, text);
         session.refused(&format!("check {file}"));
     }
-    session.compare("host", &[demo]);
+    session.shows("host", &[demo]);
 }

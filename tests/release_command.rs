@@ -11,7 +11,6 @@ use image_builder::release::{self, KeyFolder, Lifetimes, Signing};
 use image_builder::tree::{Node, Tree};
 use jiff::{SignedDuration, Timestamp};
 use std::fs::{self, File};
-use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,34 +18,29 @@ use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 
-/// A folder with keys and images of a system that is as small as one can be, and what was typed and
-/// seen there.
-struct Session {
-    seen: Transcript,
+/// A folder with keys.
+fn session() -> Transcript {
+    let mut session = Transcript::new();
+    assert_eq!(session.berth("keys init keys"), Some(0));
+    session.text.clear();
+    session
 }
 
-impl Deref for Session {
-    type Target = Transcript;
-    fn deref(&self) -> &Transcript {
-        &self.seen
-    }
+/// What the tests below do over and over.
+trait Steps {
+    /// An image with a root filesystem of little but noise, as small as one can be.
+    fn image(&self, name: &str, version: &str) -> PathBuf;
+    /// Runs what has to succeed.
+    fn done(&mut self, args: &str);
+    /// Runs what has to fail and to leave everything as it is.
+    fn refused(&mut self, args: &str);
+    /// A repository in `repo` whose channel `stable` points to 1.0 and then to 1.1.
+    fn publish(&mut self);
+    /// Compares what was seen with what it should be, without digests and dates.
+    fn shows(&self, name: &str);
 }
 
-impl DerefMut for Session {
-    fn deref_mut(&mut self) -> &mut Transcript {
-        &mut self.seen
-    }
-}
-
-impl Session {
-    fn new() -> Session {
-        let mut session = Session { seen: Transcript::new() };
-        assert_eq!(session.berth("keys init keys"), Some(0));
-        session.text.clear();
-        session
-    }
-
-    /// An image with a root filesystem of little but noise.
+impl Steps for Transcript {
     fn image(&self, name: &str, version: &str) -> PathBuf {
         let path = self.path(&format!("{name}-{version}.raw"));
         let mut tree = Tree::new(1);
@@ -78,7 +72,6 @@ impl Session {
         assert_eq!(self.berth(args), Some(0), "{args}\n{}", self.text);
     }
 
-    /// Runs what has to fail and to leave everything as it is.
     fn refused(&mut self, args: &str) {
         let before = files(self.folder());
         let code = self.berth(args);
@@ -86,7 +79,6 @@ impl Session {
         assert_eq!(files(self.folder()), before, "{args}");
     }
 
-    /// A repository in `repo` whose channel `stable` points to 1.0 and then to 1.1.
     fn publish(&mut self) {
         for version in ["1.0", "1.1"] {
             self.image("host", version);
@@ -96,9 +88,8 @@ impl Session {
         }
     }
 
-    /// Compares what was seen with what it should be, without digests and dates.
-    fn compare(&self, name: &str) {
-        self.seen.compare(&format!("release-{name}"), |seen| blur(&seen));
+    fn shows(&self, name: &str) {
+        self.compare(&format!("release-{name}"), |seen| blur(&seen));
     }
 }
 
@@ -179,18 +170,18 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
 
 #[test]
 fn help() {
-    let mut session = Session::new();
+    let mut session = session();
     let commands = ["init", "rotate", "show"].map(|c| format!("keys {c}")).into_iter();
     let more = ["add", "promote", "withdraw", "list", "refresh", "gc", "verify"];
     for command in commands.chain(more.map(|c| format!("release {c}"))) {
         session.done(&format!("{command} -h"));
     }
-    session.compare("help");
+    session.shows("help");
 }
 
 #[test]
 fn the_life_of_a_repository() {
-    let mut session = Session::new();
+    let mut session = session();
     session.done("keys show keys");
     session.publish();
     session.image("host", "1.2");
@@ -206,12 +197,12 @@ fn the_life_of_a_repository() {
     session.done("release refresh repo --keys keys");
     session.done("release list repo");
     session.done("release verify repo --root keys/1.root.json");
-    session.compare("life");
+    session.shows("life");
 }
 
 #[test]
 fn keys_that_are_wrong() {
-    let mut session = Session::new();
+    let mut session = session();
     session.publish();
     session.text.clear();
     session.refused("keys init keys");
@@ -239,12 +230,12 @@ fn keys_that_are_wrong() {
     }
     fs::write(session.path("keys/1.root.json"), "{}").expect("written");
     session.refused("keys show keys");
-    session.compare("keys");
+    session.shows("keys");
 }
 
 #[test]
 fn what_cannot_be_published() {
-    let mut session = Session::new();
+    let mut session = session();
     session.publish();
     session.text.clear();
     session.image("other", "2.0");
@@ -279,12 +270,12 @@ fn what_cannot_be_published() {
     }
     session.refused("release add keys --keys keys --image host-1.2.raw");
     session.refused("release add text.raw --keys keys --image host-1.2.raw");
-    session.compare("refused");
+    session.shows("refused");
 }
 
 #[test]
 fn repositories_that_are_none_or_damaged() {
-    let mut session = Session::new();
+    let mut session = session();
     session.publish();
     session.text.clear();
     for args in [
@@ -310,12 +301,12 @@ fn repositories_that_are_none_or_damaged() {
     fs::remove_file(session.path("repo/metadata/1.root.json")).expect("removed");
     session.refused("release verify repo");
     session.refused("release promote repo 1.1 --channel beta --keys keys");
-    session.compare("damaged");
+    session.shows("damaged");
 }
 
 #[test]
 fn signatures_that_have_expired() {
-    let mut session = Session::new();
+    let mut session = session();
     session.image("host", "1.0");
     let keys = KeyFolder::open(&session.path("keys")).expect("keys");
     let now = Timestamp::now() - SignedDuration::from_hours(24 * 31);
@@ -326,12 +317,12 @@ fn signatures_that_have_expired() {
     session.refused("release verify repo");
     session.done("release refresh repo --keys keys");
     session.done("release verify repo");
-    session.compare("expired");
+    session.shows("expired");
 }
 
 #[test]
 fn the_trusted_root_lies_in_the_image() {
-    let mut session = Session::new();
+    let mut session = session();
     let definition = "name = \"host\"\nversion = \"1\"\nsuite = \"trixie\"\nruntime = \"containerd\"\n\
         [update]\nroot = \"keys/root.json\"\nrepository = \"https://updates.example/host\"\n";
     fs::write(session.path("host.toml"), definition).expect("written");
@@ -351,7 +342,7 @@ fn the_trusted_root_lies_in_the_image() {
 
 #[test]
 fn two_at_once() {
-    let mut session = Session::new();
+    let mut session = session();
     session.publish();
     session.text.clear();
     let lock = File::options().write(true).open(session.path("repo/.lock")).expect("the lock");
@@ -359,13 +350,13 @@ fn two_at_once() {
     session.refused("release promote repo 1.1 --channel beta --keys keys");
     drop(lock);
     session.done("release promote repo 1.1 --channel beta --keys keys");
-    session.compare("lock");
+    session.shows("lock");
 }
 
 /// A limit of file sizes stands for a full disk, which takes root to make.
 #[test]
 fn a_disk_that_is_full() {
-    let mut session = Session::new();
+    let mut session = session();
     session.publish();
     session.image("host", "1.2");
     let before = files(&session.path("repo"));
@@ -383,7 +374,7 @@ fn a_disk_that_is_full() {
 /// Kills `add` at moments that spread over its whole run.
 #[test]
 fn killed_at_any_moment_the_repository_stays_valid() {
-    let mut session = Session::new();
+    let mut session = session();
     session.publish();
     session.image("host", "1.2");
     let add = "release add repo --keys keys --image host-1.2.raw --channel stable";

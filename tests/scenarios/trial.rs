@@ -4,6 +4,32 @@ use contract::Slot;
 use contract::record::State;
 use e2e::*;
 use qemu::{Config, Machine};
+use std::path::Path;
+
+/// A disk with `image` in slot A and `next` on trial in slot B; `config` is the host's configuration.
+fn on_trial(image: &Path, next: &Path, config: &str) -> Disk {
+    let disk = Disk::copy_of(image);
+    disk.install_in_b(next, "2.0.0", State::Trial { tries: 2 });
+    disk.put_on_esp("host.toml", config);
+    disk
+}
+
+/// Starts the host in slot B.
+fn start_in_b(disk: &Disk) -> Machine {
+    let mut host = start(&disk.config());
+    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial", BOOT).expect("slot b");
+    host
+}
+
+/// Waits until slot B is given up, and slot A is ready with so many `workloads`. `why` then stands in
+/// the record and in the journal.
+fn given_up(mut host: Machine, disk: &Disk, workloads: usize, why: &str) {
+    host.wait_for_line("berth: slot b is given up", BOOT).expect("the end of the trial");
+    assert_eq!(falls_back(&mut host).workloads_up, workloads);
+    host.pull_plug();
+    let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
+    assert!(report.matches(why).count() >= 2, "in the record and in the journal: {report}");
+}
 
 /// Waits until the picker starts slot A again, and the host is ready.
 fn falls_back(host: &mut Machine) -> contract::console::Ready {
@@ -15,22 +41,13 @@ fn falls_back(host: &mut Machine) -> contract::console::Ready {
 
 #[test]
 fn a_workload_that_never_gets_healthy_costs_the_slot_its_trial() {
-    let disk = Disk::copy_of(docker_image());
-    disk.install_in_b(docker_image(), "2.0.0", State::Trial { tries: 2 });
-    disk.put_on_esp(
-        "host.toml",
-        "[[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 20\n",
-    );
+    let config = "[[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 20\n";
+    let disk = on_trial(docker_image(), docker_image(), config);
     disk.put_on_esp("app.yaml", HEALTHY_IN_SLOT_A);
-    let mut host = start(&disk.config());
-    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial", BOOT).expect("slot b");
+    let mut host = start_in_b(&disk);
     host.wait_for_line("error: not everything that was asked for runs", BOOT).expect("the reason");
-    host.wait_for_line("berth: slot b is given up", SOON).expect("the end of the trial");
-    assert_eq!(falls_back(&mut host).workloads_up, 1);
-    host.pull_plug();
-    let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
     let why = "not everything that was asked for runs: 0 of 1 workloads are up";
-    assert!(report.matches(why).count() >= 2, "in the record and in the journal: {report}");
+    given_up(host, &disk, 1, why);
 }
 
 const HEALTHY_IN_SLOT_A: &str = r#"
@@ -46,23 +63,13 @@ services:
 
 #[test]
 fn a_workload_that_turns_unhealthy_during_the_trial_costs_the_slot_its_trial() {
-    let disk = Disk::copy_of(docker_image());
-    disk.install_in_b(docker_image(), "2.0.0", State::Trial { tries: 2 });
-    disk.put_on_esp(
-        "host.toml",
-        "[update]\nsoak = 20\ndeadline = 200\n\
-         [[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 100\n",
-    );
+    let config = "[update]\nsoak = 20\ndeadline = 200\n\
+                  [[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 100\n";
+    let disk = on_trial(docker_image(), docker_image(), config);
     disk.put_on_esp("app.yaml", HEALTHY_FOR_A_WHILE_IN_SLOT_B);
-    let mut host = start(&disk.config());
-    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial", BOOT).expect("slot b");
+    let mut host = start_in_b(&disk);
     assert_eq!(host.wait_ready(BOOT).expect("the host gets ready").workloads_up, 1);
-    host.wait_for_line("berth: slot b is given up", BOOT).expect("the end of the trial");
-    assert_eq!(falls_back(&mut host).workloads_up, 1);
-    host.pull_plug();
-    let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
-    let why = "workload app: app is running unhealthy";
-    assert!(report.matches(why).count() >= 2, "in the record and in the journal: {report}");
+    given_up(host, &disk, 1, "workload app: app is running unhealthy");
 }
 
 const HEALTHY_FOR_A_WHILE_IN_SLOT_B: &str = r#"
@@ -95,16 +102,9 @@ fn a_kernel_that_panics_costs_the_slot_its_trial() {
 
 #[test]
 fn a_host_without_a_network_costs_the_slot_its_trial() {
-    let disk = Disk::copy_of(containerd_image());
-    disk.install_in_b(offline_image(), "2.0.0", State::Trial { tries: 2 });
-    disk.put_on_esp("host.toml", "[update]\nsoak = 1\ndeadline = 40\n");
-    let mut host = start(&disk.config());
-    host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial", BOOT).expect("slot b");
-    host.wait_for_line("berth: slot b is given up", BOOT).expect("the end of the trial");
-    falls_back(&mut host);
-    host.pull_plug();
-    let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
-    assert!(report.matches("network").count() >= 2, "in the record and in the journal: {report}");
+    let config = "[update]\nsoak = 1\ndeadline = 40\n";
+    let disk = on_trial(containerd_image(), offline_image(), config);
+    given_up(start_in_b(&disk), &disk, 0, "network");
 }
 
 #[test]
