@@ -2,7 +2,7 @@
 
 use crate::boot_state::{BootState, Fault};
 use crate::error::{Error, chain};
-use crate::log;
+use crate::{log, screen};
 use contract::Slot;
 use contract::handover::LAST_WORDS;
 use std::path::Path;
@@ -68,6 +68,7 @@ fn end(reason: &str, fault: Fault) -> ! {
         thread::sleep(TIME_TO_READ + 3 * DISK_BOUND);
         restart_now();
     }
+    screen::leave();
     log::line(&format!("error: {reason}"));
     let known = KNOWN.try_lock().ok().and_then(|known| known.clone());
     match known {

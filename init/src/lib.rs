@@ -3,6 +3,7 @@
 //! One static program with three roles: `/init` of the initramfs, PID 1 of the real root, and
 //! `modprobe` for the kernel. It is a library for its fuzz targets alone: [`untrusted`].
 
+mod boot_log;
 mod boot_state;
 mod cgroup;
 mod clock;
@@ -25,6 +26,7 @@ mod power;
 mod random;
 mod root;
 mod runtime;
+mod screen;
 mod serve;
 mod shutdown;
 mod stages;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, On};
 use crate::supervisor::lifecycle::Limits;
-use crate::supervisor::{Program, Service};
+use crate::supervisor::{Program, Service, Target};
 use contract::host_config::Proxy;
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -71,6 +71,7 @@ pub fn containerd(proxy: &Proxy) -> Result<Service, Error> {
         program: Program { path: CONTAINERD_PATH.into(), args, env: proxy.environment() },
         oom_score_adj: -999,
         limits: Limits { ready: Duration::from_secs(120), stop: Duration::from_secs(20) },
+        target: Target::Log,
     })
 }
 
@@ -96,6 +97,7 @@ pub fn dockerd(proxy: &Proxy) -> Result<Service, Error> {
         oom_score_adj: -500,
         // A host with hundreds of containers takes minutes to look at them all.
         limits: Limits { ready: Duration::from_secs(300), stop: Duration::from_secs(90) },
+        target: Target::Log,
     })
 }
 
@@ -158,6 +160,7 @@ pub fn updater() -> Service {
         },
         oom_score_adj: -900,
         limits: Limits { ready: Duration::from_secs(60), stop: Duration::from_secs(10) },
+        target: Target::Console,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::log;
 use crate::network::{Network, Status};
 use crate::power::{self, Ending, PowerButtons};
 use crate::runtime::{self, CONTAINERD, Runtime, UPDATER};
+use crate::screen::{Screen, View};
 use crate::shutdown;
 use crate::supervisor::{Event, Supervisor, TaskId};
 use crate::trial::{Do, Trial};
@@ -86,6 +87,7 @@ struct Serving<'a> {
     decided: bool,
     ready: bool,
     trial: Option<Trial>,
+    screen: Screen,
 }
 
 /// Serves until told to stop, and then ends the machine. `supervisor` was made before any other
@@ -128,6 +130,7 @@ pub fn run(
         decided: false,
         ready: false,
         trial,
+        screen: Screen::default(),
     };
     if modules.is_none() {
         serving.modules_loaded(&mut supervisor)?;
@@ -155,6 +158,7 @@ impl Serving<'_> {
             self.trial.as_ref().and_then(Trial::wake),
             Some(self.next_save),
             self.modules.map(|_| self.start + MODULES_WITHIN),
+            self.screen.deadline(),
         ];
         let mut files = self.network.files();
         files.extend(self.buttons.files());
@@ -196,7 +200,24 @@ impl Serving<'_> {
         self.say_ready(now);
         self.follow_trial(supervisor, now);
         self.judge(now);
+        self.show(supervisor, now);
         Ok(None)
+    }
+
+    fn show(&mut self, supervisor: &Supervisor, now: Duration) {
+        self.screen.update(now, || View {
+            hostname: self.network.hostname().to_owned(),
+            version: self.host.version.clone(),
+            slot: self.host.slot,
+            on_trial: self.trial.is_some(),
+            runtime: self.runtime.name(),
+            runtime_ready: supervisor.is_ready(self.runtime.daemon()),
+            addresses: self.network.addresses(),
+            workloads: self.workloads.states(),
+            update: supervisor.status(UPDATER).to_owned(),
+            problem: self.host.var_problem.clone(),
+            lines: log::recent(),
+        });
     }
 
     fn daemon_ready(&mut self, name: &str) {

@@ -1,13 +1,12 @@
 //! Ending in order: workloads, runtime, everything else, filesystems, machine. Each step says what
 //! it does in one line, and has a deadline after which the next one begins.
 
-use crate::clock;
-use crate::log;
 use crate::power::Ending;
 use crate::runtime::{self, CONTAINERD, DOCKERD, Runtime, UPDATER, docker_command};
 use crate::serve::Care;
 use crate::supervisor::{Event, Supervisor, TaskId};
 use crate::workload::{self, Workloads};
+use crate::{boot_log, clock, log, screen};
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -38,6 +37,7 @@ pub fn run(
     supervisor: &mut Supervisor,
     care: &mut dyn Care,
 ) -> ! {
+    screen::leave();
     say(match ending {
         Ending::PowerOff => "powering off",
         Ending::Restart => "restarting",
@@ -54,7 +54,7 @@ pub fn run(
     if let Err(e) = clock::save() {
         log::warning(&crate::error::chain(&e));
     }
-    stopping.supervisor.close_logs();
+    boot_log::end();
     stopping.filesystems();
     say("done");
     let error = match ending {

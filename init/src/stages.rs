@@ -11,7 +11,8 @@ use crate::supervisor::{Supervisor, TaskId};
 use crate::uefi::Picked;
 use crate::var::{self, Var};
 use crate::{
-    cgroup, clock, failure, host_config, identity, log, mounts, panic_record, root, watchdog,
+    boot_log, cgroup, clock, failure, host_config, identity, log, mounts, panic_record, root,
+    watchdog,
 };
 use contract::Slot;
 use contract::handover::LAST_PANIC;
@@ -22,6 +23,7 @@ use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 use sys::uevent::{Uevent, Uevents};
 
 /// This program in the real root.
@@ -106,6 +108,9 @@ pub fn real_root() -> Result<Infallible, Error> {
     })?;
     let var = stage("prepare /var", || var::mount_var(&boot.disk, &state, boot.slot))?;
     let var_keeps = matches!(var, Var::Ready { .. });
+    if var_keeps && let Err(e) = begin_log(&cmdline, boot.slot) {
+        log::warning(&chain(&e));
+    }
     stage("ask how the last boot ended", || tell_of_panic(&state, var_keeps))?;
     stage("load modules that cannot wait", || modules::load_now(&NEEDED_NOW.concat()))?;
     let config =
@@ -186,6 +191,13 @@ impl Host {
         }
         Ok(())
     }
+}
+
+fn begin_log(cmdline: &Cmdline, slot: Option<Slot>) -> Result<(), Error> {
+    let version = cmdline.value(CMDLINE_VERSION).unwrap_or("unknown");
+    let slot = slot.map_or("-", Slot::name);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    boot_log::begin(&format!("version {version} in slot {slot}; seconds since 1970 UTC: {time}"))
 }
 
 /// Makes known, and keeps for the updater, what the firmware kept of a kernel that panicked.

@@ -127,6 +127,17 @@ impl Workloads {
         (up, self.projects.len())
     }
 
+    /// Name of each, and how it is, in words.
+    pub fn states(&self) -> Vec<(String, &'static str)> {
+        let state = |project: &Project| match project.state {
+            State::Up => "up",
+            State::Waiting { .. } if project.failures > 0 => "failed, tried again soon",
+            State::Waiting { .. } => "not started yet",
+            State::Running(_) => "starting",
+        };
+        self.projects.iter().map(|p| (p.workload.name.clone(), state(p))).collect()
+    }
+
     /// Whether everything is loaded and up.
     pub fn all_up(&self) -> bool {
         self.begun && self.loads.is_empty() && self.projects.iter().all(|p| p.state == State::Up)

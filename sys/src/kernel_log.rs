@@ -2,43 +2,78 @@
 
 use rustix::fs::OFlags;
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 /// Longest record that `/dev/kmsg` gives.
 const MAX_RECORD: usize = 8192;
 
-/// The last `count` lines, without what the kernel puts before each
-/// (Documentation/ABI/testing/dev-kmsg).
-pub fn tail(count: usize) -> io::Result<Vec<String>> {
-    let flags = OFlags::NONBLOCK.bits() as i32;
-    let mut log = OpenOptions::new().read(true).custom_flags(flags).open("/dev/kmsg")?;
-    let mut lines = VecDeque::new();
-    let mut record = [0; MAX_RECORD];
-    loop {
-        match log.read(&mut record) {
-            Ok(0) => break,
-            Ok(len) => {
-                if lines.len() == count {
-                    lines.pop_front();
-                }
-                lines.push_back(text(&record[..len]));
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-            // Overwritten while it was read: the next one is there.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(e) => return Err(e),
+/// A line of the kernel's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Since the kernel's start.
+    pub time: Duration,
+    /// What is said, in one line.
+    pub text: String,
+}
+
+/// Everything that the log holds, oldest first, and then what comes.
+#[derive(Debug)]
+pub struct Records {
+    log: File,
+}
+
+impl Records {
+    /// Opens the log. With `wait` a reader waits for more at its end.
+    pub fn open(wait: bool) -> io::Result<Records> {
+        let flags = if wait { OFlags::empty() } else { OFlags::NONBLOCK };
+        let flags = flags.bits() as i32;
+        let log = OpenOptions::new().read(true).custom_flags(flags).open("/dev/kmsg")?;
+        Ok(Records { log })
+    }
+}
+
+impl Iterator for Records {
+    type Item = io::Result<Record>;
+
+    fn next(&mut self) -> Option<io::Result<Record>> {
+        let mut bytes = [0; MAX_RECORD];
+        loop {
+            return match self.log.read(&mut bytes) {
+                Ok(0) => None,
+                Ok(len) => Some(Ok(record(&bytes[..len]))),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                // Overwritten while it was read: the next one is there.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => continue,
+                Err(e) => Some(Err(e)),
+            };
         }
+    }
+}
+
+/// The last `count` lines.
+pub fn tail(count: usize) -> io::Result<Vec<String>> {
+    let mut lines = VecDeque::new();
+    for record in Records::open(false)? {
+        if lines.len() == count {
+            lines.pop_front();
+        }
+        lines.push_back(record?.text);
     }
     Ok(lines.into())
 }
 
-/// `6,339,5140900,-;text` and lines of `KEY=value` behind it.
-fn text(record: &[u8]) -> String {
-    let text = String::from_utf8_lossy(record);
-    let text = text.split_once(';').map_or(&*text, |(_, text)| text);
-    text.lines().next().unwrap_or_default().to_owned()
+/// `6,339,5140900,-;text` and lines of `KEY=value` behind it: level, number, microseconds, flags
+/// (Documentation/ABI/testing/dev-kmsg).
+fn record(bytes: &[u8]) -> Record {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, text) = text.split_once(';').unwrap_or(("", &text));
+    let time = head.split(',').nth(2).and_then(|time| time.parse().ok());
+    let text = text.lines().next().unwrap_or_default().to_owned();
+    Record { time: Duration::from_micros(time.unwrap_or_default()), text }
 }
 
 #[cfg(test)]
@@ -46,9 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_text_of_a_record_is_kept() {
-        let record = b"6,339,5140900,-;NET: Registered\n SUBSYSTEM=net\n";
-        assert_eq!(text(record), "NET: Registered");
-        assert_eq!(text(b"no semicolon"), "no semicolon");
+    fn time_and_text_of_a_record_are_kept() {
+        let expected = |micros, text: &str| {
+            let time = Duration::from_micros(micros);
+            Record { time, text: text.to_owned() }
+        };
+        let bytes = b"6,339,5140900,-;NET: Registered\n SUBSYSTEM=net\n";
+        assert_eq!(record(bytes), expected(5_140_900, "NET: Registered"));
+        assert_eq!(record(b"no semicolon"), expected(0, "no semicolon"));
+        assert_eq!(record(b"6,1,no number,-;a;b"), expected(0, "a;b"));
     }
 }

@@ -16,3 +16,16 @@ pub fn open(path: &Path) -> io::Result<File> {
     rustix::termios::tcgetattr(&file)?;
     Ok(file)
 }
+
+/// Opens a terminal for output that never holds up who writes: one that takes nothing more (Ctrl-S)
+/// refuses with `WouldBlock`.
+pub fn open_for_output(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+    OpenOptions::new().write(true).custom_flags(flags).open(path)
+}
+
+/// Columns and rows.
+pub fn size(terminal: &File) -> io::Result<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(terminal)?;
+    Ok((size.ws_col, size.ws_row))
+}

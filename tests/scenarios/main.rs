@@ -5,6 +5,7 @@ mod clock;
 mod containerd;
 mod demo;
 mod docker;
+mod explains;
 mod hardware;
 mod judges;
 mod network;

@@ -87,6 +87,8 @@ impl World for Files {
         std::process::exit(0)
     }
 
+    fn tell(&self, _: &str) {}
+
     fn say(&self, text: &str) {
         eprintln!("{text}");
     }

@@ -100,10 +100,13 @@ impl World for RealWorld {
     }
 
     fn say(&self, text: &str) {
+        // `init` puts it on the console.
         println!("{text}");
-        // A console that takes nothing is passed over.
-        let line = format!("berth: {text}\r\n");
-        let _ = sys::console::write(line.as_bytes(), Duration::from_secs(1));
+    }
+
+    fn tell(&self, status: &str) {
+        // Whoever started this process may be somebody else, who does not listen.
+        let _ = notify(&format!("STATUS={status}"));
     }
 
     fn last_words(&self, slot: Slot) -> Vec<String> {
@@ -129,11 +132,18 @@ impl World for RealWorld {
     }
 }
 
-/// Tells who started this process that it answers now: sd_notify(3).
+/// Tells who started this process that it answers now.
 pub fn notify_ready() -> io::Result<()> {
+    notify("READY=1")
+}
+
+/// sd_notify(3).
+fn notify(text: &str) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let socket = UnixDatagram::unbound()?;
-    socket.send_to(b"READY=1", path)?;
+    // Nobody reads it while the host goes down.
+    socket.set_nonblocking(true)?;
+    socket.send_to(text.as_bytes(), path)?;
     Ok(())
 }
 

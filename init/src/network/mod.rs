@@ -151,6 +151,18 @@ impl Network {
         &self.names.hostname
     }
 
+    /// Each link with its addresses, or with what is wrong, in words.
+    pub fn addresses(&mut self) -> Vec<String> {
+        let addresses = self.requests.addresses().unwrap_or_default();
+        let of_link = |(index, link): (&i32, &UsedLink)| -> Vec<String> {
+            let found = addresses.iter().filter(|a| a.link == *index);
+            let found = found.map(|a| format!("{}  {}/{}", link.name, a.address, a.prefix));
+            let found: Vec<String> = found.collect();
+            if found.is_empty() { link.problem().into_iter().collect() } else { found }
+        };
+        self.links.iter().flat_map(of_link).collect()
+    }
+
     fn look_at_all_links(&mut self, now: Duration) -> io::Result<()> {
         let links = self.requests.links()?;
         let gone = |index: &i32| !links.iter().any(|link| link.index == *index);

@@ -10,7 +10,8 @@ pub mod output;
 use crate::error::{Error, On};
 use crate::{cgroup, log};
 use lifecycle::{Do, Input, Lifecycle, Limits, State};
-use output::{LOG_DIR, Output};
+use output::Output;
+pub use output::Target;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
@@ -47,7 +48,7 @@ pub struct Program {
 /// A daemon to keep running.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Name of its control group, log file and socket.
+    /// Name of its control group, its lines in the log, and its socket.
     pub name: &'static str,
     /// What to run.
     pub program: Program,
@@ -55,6 +56,8 @@ pub struct Service {
     pub oom_score_adj: i16,
     /// How long it may take to start and to stop.
     pub limits: Limits,
+    /// Where what it prints goes.
+    pub target: Target,
 }
 
 /// Names a task that was started.
@@ -116,6 +119,8 @@ struct Daemon {
     life: Lifecycle,
     pid: Option<Pid>,
     notify: UnixDatagram,
+    /// What it last said of itself by `STATUS=`.
+    status: String,
     output: Output,
 }
 
@@ -162,9 +167,16 @@ impl Supervisor {
         }
         let notify = UnixDatagram::bind(&path).on("bind", path.display())?;
         notify.set_nonblocking(true).on("set up", path.display())?;
-        let output = Output::new(Path::new(LOG_DIR), service.name).on("make", "a pipe")?;
+        let output = Output::new(service.name, service.target).on("make", "a pipe")?;
         let life = Lifecycle::new(service.limits);
-        self.daemons.push(Daemon { service, life, pid: None, notify, output });
+        self.daemons.push(Daemon {
+            service,
+            life,
+            pid: None,
+            notify,
+            status: String::new(),
+            output,
+        });
         let last = self.daemons.len() - 1;
         self.daemons[last].step(Input::Start, &mut Vec::new());
         Ok(())
@@ -195,6 +207,12 @@ impl Supervisor {
         daemons.any(|d| matches!(d.life.state(), State::Ready { .. }))
     }
 
+    /// What a daemon last said of itself.
+    pub fn status(&self, name: &str) -> &str {
+        let daemon = self.daemons.iter().find(|d| d.service.name == name);
+        daemon.map_or("", |daemon| &daemon.status)
+    }
+
     /// Whether a daemon is neither running nor to be started.
     pub fn is_stopped(&self, name: &str) -> bool {
         let mut daemons = self.daemons.iter().filter(|d| d.service.name == name);
@@ -210,15 +228,15 @@ impl Supervisor {
         }
     }
 
-    /// Runs a program once, for at most `within`; [`Event::Done`] follows. What it prints goes to
-    /// the log called `name`.
+    /// Runs a program once, for at most `within`; [`Event::Done`] follows. What it prints stands in the
+    /// log of this boot under `name`.
     pub fn run(
         &mut self,
         name: &str,
         program: &Program,
         within: Duration,
     ) -> Result<TaskId, Error> {
-        let output = Output::new(Path::new(LOG_DIR), name).on("make", "a pipe")?;
+        let output = Output::new(name, Target::Log).on("make", "a pipe")?;
         let group = cgroup::of_daemon("tasks")?;
         let pid = spawn(program, &[], output.writer(), &group, 0)?;
         let id = TaskId(self.next_task);
@@ -298,12 +316,6 @@ impl Supervisor {
             events.push(Event::Done(id, Outcome { exit, tail: task.output.take_tail() }));
         }
     }
-
-    /// Lets go of log files, so that their filesystem can be unmounted.
-    pub fn close_logs(&mut self) {
-        self.daemons.iter_mut().for_each(|d| d.output.close_file());
-        self.tasks.values_mut().for_each(|t| t.output.close_file());
-    }
 }
 
 impl Daemon {
@@ -363,7 +375,10 @@ impl Daemon {
         let mut buffer = [0; 4096];
         for _ in 0..MAX_NOTIFICATIONS {
             let Ok(n) = self.notify.recv(&mut buffer) else { return };
-            if says_ready(&buffer[..n]) {
+            if let Some(status) = says(&buffer[..n], "STATUS=") {
+                self.status = log::printable(&String::from_utf8_lossy(status));
+            }
+            if says(&buffer[..n], "READY=") == Some(b"1") {
                 self.step(Input::Ready, events);
             }
         }
@@ -378,7 +393,11 @@ impl Daemon {
     }
 
     fn show_tail(&mut self) {
-        for line in self.output.take_tail() {
+        let tail = self.output.take_tail();
+        if self.service.target == Target::Console {
+            return;
+        }
+        for line in tail {
             log::line(&format!("{}: {line}", self.service.name));
         }
     }
@@ -432,9 +451,9 @@ fn spawn(
     .on("start", program.path.display())
 }
 
-/// Whether a notification holds the line `READY=1`.
-fn says_ready(message: &[u8]) -> bool {
-    message.split(|b| *b == b'\n').any(|line| line == b"READY=1")
+/// What a notification says behind `key` at the beginning of a line.
+fn says<'a>(message: &'a [u8], key: &str) -> Option<&'a [u8]> {
+    message.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(key.as_bytes()))
 }
 
 #[cfg(test)]
@@ -444,13 +463,13 @@ mod tests {
     #[test]
     fn ready_is_a_line_of_its_own() {
         for (message, expected) in [
-            (&b"READY=1"[..], true),
-            (b"STATUS=up\nREADY=1\n", true),
-            (b"READY=0", false),
-            (b"X_READY=1", false),
-            (b"", false),
+            (&b"READY=1"[..], Some(&b"1"[..])),
+            (b"STATUS=up\nREADY=1\n", Some(b"1")),
+            (b"READY=0", Some(b"0")),
+            (b"X_READY=1", None),
+            (b"", None),
         ] {
-            assert_eq!(says_ready(message), expected, "{message:?}");
+            assert_eq!(says(message, "READY="), expected, "{message:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::message::{Message, attributes, u16_at, u32_at};
 use super::{IFF_UP, RT_SCOPE_LINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNDUSEROPT};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 const IFF_LOWER_UP: u32 = 1 << 16;
 const ARPHRD_ETHER: u16 = 1;
@@ -144,26 +144,57 @@ fn router_options(body: &[u8]) -> Option<Event> {
 }
 
 fn ipv6(body: &[u8]) -> Option<Event> {
+    let (scope, Address { link, address, .. }) = any_address(body)?;
+    match (scope, address) {
+        (0, IpAddr::V6(_)) => Some(Event::GlobalIpv6(link)),
+        (RT_SCOPE_LINK, IpAddr::V6(address)) => Some(Event::LinkLocal(link, address)),
+        _ => None,
+    }
+}
+
+/// An address of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The link's number.
+    pub link: i32,
+    /// The address.
+    pub address: IpAddr,
+    /// Bits of the network.
+    pub prefix: u8,
+}
+
+/// One that is in use, and reaches further than the link.
+pub(super) fn address(message: &Message<'_>) -> Option<Address> {
+    let (scope, address) = any_address(message.body)?;
+    (message.kind == RTM_NEWADDR && scope == 0).then_some(address)
+}
+
+/// `struct ifaddrmsg` of an address in use: its scope, and what it says.
+fn any_address(body: &[u8]) -> Option<(u8, Address)> {
     const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
     const IFA_FLAGS: u16 = 8;
-    let [family, _, flags, scope] = *body.first_chunk()?;
+    let [family, prefix, flags, scope] = *body.first_chunk()?;
     let mut flags = u32::from(flags);
-    let mut address = None;
+    let (mut address, mut local) = (None, None);
     for (kind, value) in attributes(body.get(8..)?) {
         match kind {
             IFA_FLAGS => flags = u32_at(value, 0)?,
-            IFA_ADDRESS => address = <[u8; 16]>::try_from(value).ok().map(Ipv6Addr::from),
+            IFA_ADDRESS => address = ip(family, value),
+            // Where it differs, the other one is the far end of a line between two.
+            IFA_LOCAL => local = ip(family, value),
             _ => {}
         }
     }
     let usable = flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == 0;
-    let index = u32_at(body, 4)? as i32;
-    if family != libc::AF_INET6 as u8 || !usable {
-        return None;
-    }
-    match scope {
-        0 => Some(Event::GlobalIpv6(index)),
-        RT_SCOPE_LINK => Some(Event::LinkLocal(index, address?)),
+    let link = u32_at(body, 4)? as i32;
+    usable.then_some((scope, Address { link, address: local.or(address)?, prefix }))
+}
+
+fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {
+    match i32::from(family) {
+        libc::AF_INET => Some(<[u8; 4]>::try_from(value).ok()?.into()),
+        libc::AF_INET6 => Some(<[u8; 16]>::try_from(value).ok()?.into()),
         _ => None,
     }
 }
@@ -246,6 +277,28 @@ mod tests {
         assert_eq!(address(libc::AF_INET6, 0, RT_SCOPE_LINK), [link_local]);
         assert_eq!(address(libc::AF_INET6, IFA_F_TENTATIVE, RT_SCOPE_LINK), []);
         assert_eq!(address(libc::AF_INET, 0, 0), []);
+    }
+
+    #[test]
+    fn addresses_are_those_of_this_end() {
+        let body = |family: i32, scope: u8, attributes: &[(u16, &[u8])]| {
+            let mut body = Body::default();
+            body.raw(&[family as u8, 24, 0x80, scope]);
+            body.raw(&3i32.to_ne_bytes());
+            attributes.iter().for_each(|(kind, value)| body.attribute(*kind, value));
+            let bytes = body.message(RTM_NEWADDR, 0, 1);
+            messages(&bytes).next().and_then(|message| super::address(&message))
+        };
+        let found = |address: [u8; 4]| {
+            Some(Address { link: 3, address: IpAddr::from(address), prefix: 24 })
+        };
+        let v4 = libc::AF_INET;
+        assert_eq!(body(v4, 0, &[(1, &[192, 0, 2, 1])]), found([192, 0, 2, 1]));
+        let line = [(1, &[192, 0, 2, 1][..]), (2, &[192, 0, 2, 7])];
+        assert_eq!(body(v4, 0, &line), found([192, 0, 2, 7]));
+        assert_eq!(body(v4, RT_SCOPE_LINK, &line), None);
+        assert_eq!(body(v4, 0, &[(1, &[192, 0, 2])]), None);
+        assert_eq!(body(v4, 0, &[]), None);
     }
 
     #[test]

@@ -5,10 +5,10 @@ mod event;
 mod message;
 
 pub use device::NewDevice;
-pub use event::{Event, Link};
+pub use event::{Address, Event, Link};
 
-use event::event;
-use message::{Body, messages};
+use event::{address, event};
+use message::{Body, Message, messages};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
 use std::io;
@@ -23,6 +23,7 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNDUSEROPT: u16 = 68;
@@ -152,14 +153,17 @@ impl Requests {
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
         let mut body = Body::default();
         body.raw(&[0; 16]);
-        let answers = self.ask(RTM_GETLINK, NLM_F_DUMP, &body)?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                Event::Link(link) => Some(link),
-                _ => None,
-            })
-            .collect())
+        self.ask(RTM_GETLINK, NLM_F_DUMP, &body, |answer| match event(answer) {
+            Some(Event::Link(link)) => Some(link),
+            _ => None,
+        })
+    }
+
+    /// All addresses that reach further than a link or this host.
+    pub fn addresses(&mut self) -> io::Result<Vec<Address>> {
+        let mut body = Body::default();
+        body.raw(&[0; 8]);
+        self.ask(RTM_GETADDR, NLM_F_DUMP, &body, address)
     }
 
     /// Switches a link on.
@@ -192,7 +196,7 @@ impl Requests {
 
     /// Makes a link out of others.
     pub fn create(&mut self, name: &str, device: &NewDevice) -> io::Result<()> {
-        self.ask(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &device.body(name)).map(drop)
+        self.order(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &device.body(name))
     }
 
     fn change_link(
@@ -207,35 +211,46 @@ impl Requests {
         for (kind, value) in attributes {
             body.attribute(*kind, value);
         }
-        self.ask(RTM_NEWLINK, 0, &body).map(drop)
+        self.order(RTM_NEWLINK, 0, &body)
     }
 
     /// Gives a link an address; one that it has already stays.
     pub fn add_address(&mut self, link: i32, address: IpAddr, prefix: u8) -> io::Result<()> {
         let body = address_body(link, address, prefix);
-        self.ask(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body).map(drop)
+        self.order(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body)
     }
 
     /// Takes an address from a link.
     pub fn remove_address(&mut self, link: i32, address: IpAddr, prefix: u8) -> io::Result<()> {
-        self.ask(RTM_DELADDR, 0, &address_body(link, address, prefix)).map(drop)
+        self.order(RTM_DELADDR, 0, &address_body(link, address, prefix))
     }
 
     /// Adds a route, or replaces the one with the same destination and metric.
     pub fn add_route(&mut self, route: &Route) -> io::Result<()> {
-        self.ask(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &route_body(route)).map(drop)
+        self.order(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &route_body(route))
     }
 
     /// Removes a route.
     pub fn remove_route(&mut self, route: &Route) -> io::Result<()> {
-        self.ask(RTM_DELROUTE, 0, &route_body(route)).map(drop)
+        self.order(RTM_DELROUTE, 0, &route_body(route))
     }
 
-    /// Sends one request and reads until the kernel has said that this was all.
-    fn ask(&mut self, kind: u16, flags: u16, body: &Body) -> io::Result<Vec<Event>> {
+    /// Has one thing done.
+    fn order(&mut self, kind: u16, flags: u16, body: &Body) -> io::Result<()> {
+        self.ask(kind, NLM_F_ACK | flags, body, |_| None::<()>).map(drop)
+    }
+
+    /// Sends one request and reads until the kernel has said that this was all. Of the answers it
+    /// gives what `take` makes of them.
+    fn ask<T>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: &Body,
+        take: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         self.sequence = self.sequence.wrapping_add(1);
-        let ack = if flags & NLM_F_DUMP == NLM_F_DUMP { 0 } else { NLM_F_ACK };
-        let request = body.message(kind, NLM_F_REQUEST | ack | flags, self.sequence);
+        let request = body.message(kind, NLM_F_REQUEST | flags, self.sequence);
         let kernel = SocketAddrAny::from(SocketAddrNetlink::new(0, 0));
         rustix::net::sendto(&self.fd, &request, SendFlags::empty(), &kernel)?;
         let mut buffer = vec![0; BUFFER];
@@ -246,7 +261,7 @@ impl Requests {
                 match message.kind {
                     NLMSG_DONE => return Ok(answers),
                     NLMSG_ERROR => return answer_code(message.body).map(|()| answers),
-                    _ => answers.extend(event(&message)),
+                    _ => answers.extend(take(&message)),
                 }
             }
         }
@@ -318,5 +333,8 @@ mod tests {
     fn this_machine_has_a_loopback() {
         let links = Requests::open().and_then(|mut r| r.links()).expect("links");
         assert!(links.iter().any(|link| link.name == "lo" && !link.ethernet));
+        // 127.0.0.1 reaches no further than this machine.
+        let addresses = Requests::open().and_then(|mut r| r.addresses()).expect("addresses");
+        assert!(addresses.iter().all(|address| !address.address.is_loopback()));
     }
 }

@@ -218,6 +218,7 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
                     Step::Looking(done, all) | Step::Writing(done, all) => Some((done, all)),
                     Step::Checking | Step::Committed => shared.progress,
                 };
+                self.tell(&mut shared);
                 if let Step::Writing(done, all) = step
                     && done * 10 / all.max(1) > tenth
                 {

@@ -44,6 +44,8 @@ pub trait World: Send + Sync {
     fn restart(&self) -> io::Result<()>;
     /// Tells people at the console.
     fn say(&self, text: &str);
+    /// Tells the status screen where an update stands.
+    fn tell(&self, status: &str);
     /// The last lines of the console before a start that failed, if they were kept.
     fn last_words(&self, slot: Slot) -> Vec<String>;
     /// Forgets them: the slot is written anew.
@@ -87,6 +89,8 @@ struct Shared {
     restart_now: bool,
     /// Something changed that the next step has to see.
     poked: bool,
+    /// What the status screen was told.
+    told: String,
 }
 
 /// How something that was asked for ended.
@@ -120,6 +124,7 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
             next_check: Instant::now(),
             restart_now: false,
             poked: false,
+            told: String::new(),
         };
         let agent = Agent {
             disk,
@@ -208,6 +213,7 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
             }
         };
         shared.next_check = Instant::now() + self.around(wait);
+        self.tell(&mut shared);
     }
 
     /// Between three quarters and five quarters of `wait`: hosts that start together shall not ask
@@ -334,11 +340,23 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
                 shared.problem = Some(e.to_string());
             }
         }
+        self.tell(shared);
     }
 
     fn save(&self, shared: &mut Shared) {
         if let Err(e) = shared.store.save() {
             shared.problem = Some(format!("remember the state of updates: {e}"));
+        }
+        self.tell(shared);
+    }
+
+    /// Tells the status screen, if there is something new.
+    fn tell(&self, shared: &mut Shared) {
+        let follows = (!self.config.repository.is_empty()).then_some(self.config.channel.as_str());
+        let status = summary(&shared.stand, shared.progress, follows, shared.problem.as_deref());
+        if status != shared.told {
+            self.world.tell(&status);
+            shared.told = status;
         }
     }
 
@@ -373,6 +391,27 @@ impl<D: BlockDevice + Send + Sync> Agent<D> {
             shared.problem = Some(format!("write the boot journal: {e}"));
         }
     }
+}
+
+/// Where an update stands, in one line. `follows` is a channel.
+fn summary(
+    stand: &Stand,
+    progress: Option<(u64, u64)>,
+    follows: Option<&str>,
+    problem: Option<&str>,
+) -> String {
+    let mut text = match (stand, progress, follows) {
+        (Stand::Downloading { .. }, Some((done, all)), _) if all > 0 => {
+            format!("{stand}, {} % written", done.saturating_mul(100) / all)
+        }
+        (Stand::Idle, _, Some(channel)) => format!("follows the channel {channel}"),
+        (Stand::Idle, _, None) => "no repository is configured".to_owned(),
+        _ => stand.to_string(),
+    };
+    if let Some(problem) = problem {
+        text.push_str(&format!("; {problem}"));
+    }
+    text
 }
 
 /// What a person has to see to before it goes wrong.
@@ -415,6 +454,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_line_tells_where_an_update_stands() {
+        let downloading = Stand::Downloading { version: "2".to_owned() };
+        for (stand, progress, follows, problem, expected) in [
+            (&Stand::Idle, None, None, None, "no repository is configured"),
+            (&Stand::Idle, Some((1, 2)), Some("beta"), None, "follows the channel beta"),
+            (&Stand::Idle, None, Some("beta"), Some("down"), "follows the channel beta; down"),
+            (&downloading, None, Some("beta"), None, "downloading 2"),
+            (&downloading, Some((1, 3)), Some("beta"), None, "downloading 2, 33 % written"),
+            (&downloading, Some((0, 0)), Some("beta"), None, "downloading 2"),
+        ] {
+            assert_eq!(summary(stand, progress, follows, problem), expected);
+        }
+    }
 
     #[test]
     fn a_person_is_told_that_trust_expires() {
