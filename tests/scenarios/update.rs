@@ -4,6 +4,7 @@
 use contract::Slot;
 use e2e::published::{Published, release};
 use e2e::*;
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use std::path::PathBuf;
 
 /// A release whose runtime never answers.
@@ -44,4 +45,48 @@ fn a_good_release_is_kept_and_a_bad_one_is_undone_and_remembered() {
     assert_eq!((again.status, again.stdout.contains("3.0.0 failed here before")), (3, true));
     let verified = sh(&mut host, "berth-updater verify");
     assert!(verified.contains("slot b: 2.0.0 is whole"), "{verified}");
+}
+
+#[test]
+fn a_host_waits_for_its_window_and_leaves_what_is_withdrawn() {
+    let published = Published::new();
+    let first = release("1.0.0", &[]);
+    published.add(&first);
+    published.add(&release("2.0.0", &[]));
+    // A whole day, the one after tomorrow.
+    let day = Timestamp::now().to_zoned(TimeZone::UTC).checked_add(2.days()).expect("a day");
+    let name = day.strftime("%a");
+    let update = format!(
+        "interval = 5\nsoak = 1\n\
+         [[update.window]]\ndays = [\"{name}\"]\nfrom = \"00:00\"\nto = \"23:59\""
+    );
+    let disk = published.disk(&first, &update);
+    let withdraw = |version| {
+        published.release(&["withdraw", &published.path("repository"), version]);
+    };
+    let (mut host, _) = boot(&disk.config());
+
+    // The window is closed: what is installed waits, and goes when it is withdrawn.
+    let opens = format!("waiting 2.0.0: for the window that opens at {}", day.strftime("%F"));
+    sh_until(&mut host, "berth-updater status", |text| text.contains(&opens));
+    withdraw("2.0.0");
+    sh_until(&mut host, "berth-updater history --why", |text| text.contains("no longer wanted"));
+    let status = sh(&mut host, "berth-updater status");
+    assert!(status.contains("running   1.0.0 in slot a"), "{status}");
+
+    // It opens.
+    published.add(&release("3.0.0", &[]));
+    sh_until(&mut host, "berth-updater status", |text| text.contains("waiting 3.0.0"));
+    let noon = format!("busybox date -u -s '{}'", day.strftime("%F 12:00:00"));
+    sh(&mut host, &noon);
+    host.wait_for_line("berth-picker: slot b, version 3.0.0, on trial", BOOT).expect("slot b");
+    host.wait_ready(BOOT).expect("the host gets ready");
+    host.wait_for_line("berth: slot b is healthy", SOON).expect("the end of the trial");
+
+    // A release that runs already is left, too. The clock is the hardware's again.
+    sh(&mut host, &noon);
+    withdraw("3.0.0");
+    host.wait_for_line("berth-picker: slot a, version 1.0.0", BOOT).expect("slot a");
+    let ready = host.wait_ready(BOOT).expect("the host gets ready");
+    assert_eq!((ready.slot, ready.version.as_str()), (Some(Slot::A), "1.0.0"));
 }
