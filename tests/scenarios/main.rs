@@ -5,6 +5,7 @@ mod clock;
 mod containerd;
 mod demo;
 mod docker;
+mod hardening;
 mod hardware;
 mod judges;
 mod network;
