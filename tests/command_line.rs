@@ -382,6 +382,35 @@ fn what_is_no_image() {
 }
 
 #[test]
+fn what_an_image_would_run() {
+    let mut session = Session::new();
+    let file = |path: &str, mode: &str| {
+        format!("\n[[file]]\npath = \"{path}\"\nmode = \"{mode}\"\ncontent = \"x\"\n")
+    };
+    let shell = file("/opt/tool/dash", "0755");
+    for (name, text) in [
+        ("plain", String::new()),
+        ("shell", shell.clone()),
+        ("debug", format!("{shell}[debug]\nshell = true\n")),
+        ("privileged", file("/usr/bin/{su,sudo}", "4755")),
+    ] {
+        let definition =
+            format!("{}{text}", DEFINITION.replace("\"host\"", &format!("\"{name}\"")));
+        session.write("host.toml", &definition);
+        let before = session.text.len();
+        assert_eq!(session.berth(&format!("build host.toml -o images --offline {SMALL}")), Some(0));
+        session.text.truncate(before);
+        let args = format!("inspect --audit images/{name}-1.raw");
+        let expected = if matches!(name, "plain" | "debug") { 0 } else { 1 };
+        assert_eq!(session.berth(&args), Some(expected), "{}", session.text);
+    }
+    session.berth("inspect --audit --json images/privileged-1.raw");
+    session.write("zeros.raw", "");
+    session.refused("inspect --audit zeros.raw");
+    session.compare("audit", &[]);
+}
+
+#[test]
 fn a_port_in_use() {
     // QEMU is in the cache afterwards, for a run without the network.
     toolset();

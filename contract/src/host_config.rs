@@ -6,11 +6,13 @@
 //! layer that was not validated.
 
 mod interface;
+mod kernel;
 mod network;
 mod proxy;
 mod time;
 mod topology;
 
+pub use kernel::{Kernel, ModuleLoading, RawKernel};
 pub use network::{
     Bond, BondMode, Bridge, Device, Interface, Ipv6, Link, RawBond, RawBridge, RawInterface,
     RawNetwork, RawRoute, RawVlan, Route, TransmitHash, Vlan, mac_text,
@@ -41,6 +43,8 @@ pub struct Raw {
     pub proxy: RawProxy,
     /// `[time]`
     pub time: RawTime,
+    /// `[kernel]`
+    pub kernel: RawKernel,
     /// `[update]`
     pub update: RawUpdate,
     /// `[[workload]]`
@@ -76,6 +80,8 @@ pub struct HostConfig {
     pub proxy: Proxy,
     /// SNTP servers. Empty: nobody is asked.
     pub time_servers: Vec<TimeServer>,
+    /// What is asked of the kernel.
+    pub kernel: Kernel,
     /// Where updates come from and what they have to show.
     pub update: Update,
     /// Compose projects, in the order in which they start.
@@ -122,6 +128,7 @@ impl Raw {
             network: self.network.over(below.network),
             proxy: self.proxy.over(below.proxy),
             time: self.time.over(below.time),
+            kernel: self.kernel.over(below.kernel),
             update: self.update.over(below.update),
             workload: merge(below.workload, self.workload, |w| &w.name),
         }
@@ -140,6 +147,7 @@ impl Raw {
         let network = self.network.validate().map_err(|w| wrong(w.below("network")))?;
         let proxy = self.proxy.validate().map_err(|w| wrong(w.below("proxy")))?;
         let time_servers = self.time.validate().map_err(|w| wrong(w.below("time")))?;
+        let kernel = self.kernel.validate().map_err(|w| wrong(w.below("kernel")))?;
         let mut update = self.update.validate().map_err(|(key, why)| wrong(Wrong(key, why)))?;
         // `[update]` may name one of its own.
         if update.proxy.is_none() {
@@ -157,6 +165,7 @@ impl Raw {
             interfaces: network.interfaces,
             proxy,
             time_servers,
+            kernel,
             update,
             workloads: workloads.collect::<Result<_, _>>().map_err(wrong)?,
         })

@@ -24,8 +24,10 @@ use std::time::{Duration, Instant};
 const BUILDER: &[u8] = b"berth image 1";
 
 /// Arguments of every kernel. A kernel that panics reboots after ten seconds; a disk whose primary
-/// partition table is torn is read by its backup.
-const KERNEL_ARGUMENTS: &str = "gpt panic=10 oops=panic quiet loglevel=4";
+/// partition table is torn is read by its backup. Not even root changes the running kernel: no
+/// access to its memory, no module without the signature of who built it.
+const KERNEL_ARGUMENTS: &str =
+    "gpt panic=10 oops=panic quiet loglevel=4 lockdown=integrity module.sig_enforce=1";
 
 /// What the ESP's host configuration says before a person edits it.
 const HOST_TOML: &str = "# The configuration of this host. `berth check` on any machine says what is wrong with it.\n\
@@ -280,8 +282,13 @@ fn module_index(
     Ok(index)
 }
 
+/// The definition's own arguments come after, and instead of, those of every kernel: there is no
+/// way back from `lockdown=integrity` on the same line.
 fn cmdline(definition: &Definition) -> String {
-    let mut words = vec![KERNEL_ARGUMENTS.to_owned()];
+    let key = |word: &str| word.split('=').next().map(str::to_owned);
+    let own: Vec<_> = definition.kernel_arguments.iter().map(|word| key(word)).collect();
+    let common = KERNEL_ARGUMENTS.split(' ').filter(|word| !own.contains(&key(word)));
+    let mut words: Vec<String> = common.map(str::to_owned).collect();
     words.extend(definition.kernel_arguments.iter().cloned());
     if definition.debug_shell {
         words.push(CMDLINE_DEBUG_SHELL.to_owned());

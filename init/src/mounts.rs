@@ -30,8 +30,8 @@ const fn optional(kind: &'static str, target: &'static str, data: &'static str) 
 
 /// Device nodes are what it is for.
 const DEV: Limits = Limits { no_dev: false, ..Limits::KERNEL };
-/// Memory for files: no device nodes, no privileges.
-const MEMORY: Limits = Limits { no_exec: false, ..Limits::KERNEL };
+/// Memory for files, none of which is a program.
+const MEMORY: Limits = Limits::KERNEL;
 
 /// In the initramfs; they move on to the real root.
 const FIRST: [Mount; 4] = [

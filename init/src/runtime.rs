@@ -18,6 +18,7 @@ pub const DOCKERD: &str = "dockerd";
 pub const UPDATER: &str = "updater";
 
 const CONTAINERD_PATH: &str = "/usr/bin/containerd";
+const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const DOCKERD_PATH: &str = "/usr/sbin/dockerd";
 const DOCKER_HOST: &str = "unix:///run/docker.sock";
@@ -51,6 +52,16 @@ impl Runtime {
             Runtime::Containerd => "containerd",
             Runtime::Docker => "docker",
         }
+    }
+
+    /// Folders below `/var` that hold what containers bring, programs and device nodes included.
+    pub fn folders(self) -> Result<Vec<String>, Error> {
+        let mut folders = vec![CONTAINERD_ROOT.to_owned()];
+        if self == Runtime::Docker {
+            let config = docker_config(image_docker_config()?.as_deref(), true)?;
+            folders.extend(config.get("data-root").and_then(Value::as_str).map(str::to_owned));
+        }
+        Ok(folders)
     }
 
     /// The daemon that is ready last.
@@ -104,17 +115,20 @@ pub fn dockerd(proxy: &Proxy) -> Result<Service, Error> {
 /// Writes dockerd's configuration. With `live_restore` containers outlive dockerd; it is taken
 /// away at shutdown, so that dockerd stops them, and knows that it was not a person who did.
 pub fn write_docker_config(live_restore: bool) -> Result<(), Error> {
-    let image = match fs::read_to_string(IMAGE_DOCKER_CONFIG) {
-        Ok(text) => Some(text),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(e).on("read", IMAGE_DOCKER_CONFIG),
-    };
-    let config = docker_config(image.as_deref(), live_restore)?;
-    fs::write(DOCKER_CONFIG, config).on("write", DOCKER_CONFIG)
+    let config = docker_config(image_docker_config()?.as_deref(), live_restore)?;
+    fs::write(DOCKER_CONFIG, Value::Object(config).to_string()).on("write", DOCKER_CONFIG)
+}
+
+fn image_docker_config() -> Result<Option<String>, Error> {
+    match fs::read_to_string(IMAGE_DOCKER_CONFIG) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).on("read", IMAGE_DOCKER_CONFIG),
+    }
 }
 
 /// The image's own keys win, but for those that init depends on.
-fn docker_config(image: Option<&str>, live_restore: bool) -> Result<String, Error> {
+fn docker_config(image: Option<&str>, live_restore: bool) -> Result<Map<String, Value>, Error> {
     let mut config: Map<String, Value> = Map::new();
     config.insert("log-driver".into(), "local".into());
     config.insert("log-opts".into(), json!({"max-size": "10m", "max-file": "3"}));
@@ -146,7 +160,7 @@ fn docker_config(image: Option<&str>, live_restore: bool) -> Result<String, Erro
     config.insert("exec-opts".into(), json!(["native.cgroupdriver=cgroupfs"]));
     config.insert("live-restore".into(), live_restore.into());
     config.insert("pidfile".into(), "/run/docker.pid".into());
-    Ok(Value::Object(config).to_string())
+    Ok(config)
 }
 
 /// The updater's agent.
@@ -191,8 +205,7 @@ mod tests {
     use super::*;
 
     fn config(image: Option<&str>) -> Value {
-        let text = docker_config(image, true).expect("a configuration");
-        serde_json::from_str(&text).expect("JSON")
+        Value::Object(docker_config(image, true).expect("a configuration"))
     }
 
     #[test]

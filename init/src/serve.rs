@@ -4,6 +4,7 @@ use crate::clock;
 use crate::debug_shell::DebugShell;
 use crate::error::Error;
 use crate::log;
+use crate::modules;
 use crate::network::{Network, Status};
 use crate::power::{self, Ending, PowerButtons};
 use crate::runtime::{self, CONTAINERD, Runtime, UPDATER};
@@ -14,7 +15,7 @@ use crate::trial::{Do, Trial};
 use crate::workload::{Facts, Workloads};
 use contract::Slot;
 use contract::console::Ready;
-use contract::host_config::HostConfig;
+use contract::host_config::{HostConfig, ModuleLoading};
 use std::convert::Infallible;
 use std::time::Duration;
 use sys::clock::since_boot;
@@ -76,6 +77,9 @@ struct Serving<'a> {
     runtime_ready: bool,
     /// What still loads modules.
     modules: Option<TaskId>,
+    /// Whether the kernel is still to be closed to modules, and what loads the last ones.
+    to_close: bool,
+    last_modules: Option<TaskId>,
     network: Network,
     clock_asked: bool,
     next_save: Duration,
@@ -120,6 +124,8 @@ pub fn run(
         runtime,
         runtime_ready: false,
         modules,
+        to_close: host.config.kernel.module_loading == ModuleLoading::UntilReady,
+        last_modules: None,
         network: Network::start(&host.config, now)?,
         clock_asked: false,
         next_save: now + clock::SAVE_EVERY,
@@ -175,6 +181,13 @@ impl Serving<'_> {
                     }
                     self.modules_loaded(supervisor)?;
                 }
+                Event::Done(id, _) if self.last_modules == Some(id) => {
+                    self.last_modules = None;
+                    match modules::close() {
+                        Ok(()) => log::line("the kernel takes no more modules"),
+                        Err(e) => log::warning(&crate::error::chain(&e)),
+                    }
+                }
                 Event::Done(id, outcome) => self.workloads.done(id, &outcome, now),
                 Event::Signal(signal) => {
                     if let Some(ending) = power::meaning(signal) {
@@ -201,6 +214,7 @@ impl Serving<'_> {
         self.follow_trial(supervisor, now);
         self.judge(now);
         self.show(supervisor, now);
+        self.close_modules(supervisor);
         Ok(None)
     }
 
@@ -248,6 +262,18 @@ impl Serving<'_> {
         }
         log::warning("not all modules are loaded: a driver hangs");
         self.modules_loaded(supervisor)
+    }
+
+    /// Once it is known how the boot went, nothing needs a module but an attacker, or a device that
+    /// comes later: for that there is `module-loading`.
+    fn close_modules(&mut self, supervisor: &mut Supervisor) {
+        if !self.decided || self.modules.is_some() || !std::mem::take(&mut self.to_close) {
+            return;
+        }
+        match supervisor.run("modules-last", &modules::last(), modules::BOUND) {
+            Ok(id) => self.last_modules = Some(id),
+            Err(e) => log::warning(&crate::error::chain(&e)),
+        }
     }
 
     fn follow_network(&mut self, supervisor: &mut Supervisor, now: Duration) {

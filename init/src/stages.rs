@@ -6,6 +6,7 @@ use crate::disk::{self, Disk};
 use crate::error::{Error, On, chain};
 use crate::handover::Boot;
 use crate::modules::{self, Modules};
+use crate::runtime::Runtime;
 use crate::serve::{self, Care};
 use crate::supervisor::{Supervisor, TaskId};
 use crate::uefi::Picked;
@@ -108,13 +109,23 @@ pub fn real_root() -> Result<Infallible, Error> {
     })?;
     let var = stage("prepare /var", || var::mount_var(&boot.disk, &state, boot.slot))?;
     let var_keeps = matches!(var, Var::Ready { .. });
-    if var_keeps && let Err(e) = begin_log(&cmdline, boot.slot) {
-        log::warning(&chain(&e));
+    if var_keeps {
+        stage("let containers bring programs", || var::bring(&Runtime::detect()?.folders()?))?;
+        if let Err(e) = begin_log(&cmdline, boot.slot) {
+            log::warning(&chain(&e));
+        }
     }
     stage("ask how the last boot ended", || tell_of_panic(&state, var_keeps))?;
     stage("load modules that cannot wait", || modules::load_now(&NEEDED_NOW.concat()))?;
     let config =
         stage("read the host configuration", || Ok(host_config::load(&boot.disk, var_keeps)))?;
+    let named: Vec<&str> = config.kernel.modules.iter().map(String::as_str).collect();
+    if !named.is_empty() {
+        stage("load modules that the host configuration names", || {
+            modules::load_named(&named);
+            Ok(())
+        })?;
+    }
     stage("take an identity", || {
         identity::set_machine_id(var_keeps)?;
         identity::set_hostname(config.hostname.as_deref().unwrap_or(identity::DEFAULT_HOSTNAME))

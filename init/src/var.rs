@@ -148,8 +148,8 @@ fn prepare(disk: &Disk, state: &BootState, slot: Option<Slot>) -> Result<bool, E
             true
         }
     };
-    // Containers need device nodes and set-user-ID programs on it.
-    let limits = Limits { no_atime: true, ..Limits::default() };
+    // See `bring`.
+    let limits = Limits { no_atime: true, ..Limits::KERNEL };
     mount(&device, FOLDER, "ext4", limits, "errors=remount-ro").on("mount", FOLDER)?;
     if mark == DataMark::Made {
         if !Path::new(OURS).is_dir() {
@@ -239,6 +239,19 @@ fn growth(content: Content, partition_len: u64) -> Option<u64> {
         }
         _ => None,
     }
+}
+
+/// Lets what lies in `folders` be executed and opened as devices. Nothing else on `/var` can be: it
+/// is not for programs, and what gets there by a mistake of somebody does not run. Containers whose
+/// first layer is their only one, and volumes, are these folders themselves, so their set-user-ID
+/// programs and device nodes need them open too.
+pub fn bring(folders: &[String]) -> Result<(), Error> {
+    for folder in folders.iter().filter(|folder| Path::new(folder).starts_with(FOLDER)) {
+        fs::create_dir_all(folder).on("make", folder)?;
+        let limits = Limits { no_atime: true, ..Limits::default() };
+        sys::mount::bind_with(folder, limits).on("mount", folder)?;
+    }
+    Ok(())
 }
 
 /// The folders that programs expect.

@@ -45,6 +45,14 @@ pub fn mount(source: &str, target: &str, kind: &str, limits: Limits, data: &str)
     Ok(rustix::mount::mount(source, target, kind, limits.flags(), data.as_c_str())?)
 }
 
+/// Gives the folder `target` a mount of its own with other limits than those of the filesystem that
+/// it lies on.
+pub fn bind_with(target: &str, limits: Limits) -> io::Result<()> {
+    rustix::mount::mount_bind(target, target)?;
+    // The kernel takes limits of a bind mount in a second step only.
+    Ok(rustix::mount::mount_remount(target, MountFlags::BIND | limits.flags(), c"")?)
+}
+
 /// Unmounts `target`, at once and for good. `Busy` when something still uses it.
 pub fn unmount(target: &str) -> io::Result<()> {
     Ok(rustix::mount::unmount(target, UnmountFlags::NOFOLLOW)?)

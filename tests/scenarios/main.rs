@@ -6,6 +6,7 @@ mod containerd;
 mod demo;
 mod docker;
 mod explains;
+mod hardening;
 mod hardware;
 mod judges;
 mod network;

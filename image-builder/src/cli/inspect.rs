@@ -4,6 +4,8 @@ use super::{print_json, print_text};
 use clap::Args;
 use image_builder::error::{ExitCode, Result};
 use image_builder::inspect;
+use serde::Serialize;
+use std::fmt::Display;
 use std::path::PathBuf;
 
 /// Show what a disk image holds
@@ -14,6 +16,9 @@ pub struct InspectArgs {
     /// Recompute every digest, the verity tree and the partition tables
     #[arg(long)]
     verify: bool,
+    /// Show what it would let run; fails on shells (but for debug images) and set-user-ID files
+    #[arg(long)]
+    audit: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -21,14 +26,22 @@ pub struct InspectArgs {
 
 /// `berth inspect`
 pub fn inspect(args: InspectArgs) -> Result<ExitCode> {
-    let report = inspect::inspect(&args.image)?;
-    match args.json {
-        true => print_json(&report)?,
-        false => print_text(&report.to_string())?,
+    let audit = args.audit.then(|| inspect::audit(&args.image)).transpose()?;
+    match &audit {
+        Some(audit) => print(audit, args.json)?,
+        None => print(&inspect::inspect(&args.image)?, args.json)?,
     }
     if args.verify {
         let verified = inspect::verify(&args.image)?;
         eprintln!("verified: {} checks", verified.checks.len());
     }
+    audit.map_or(Ok(()), |audit| audit.judge())?;
     Ok(ExitCode::Done)
+}
+
+fn print(value: &(impl Serialize + Display), json: bool) -> Result<()> {
+    match json {
+        true => print_json(value),
+        false => print_text(&value.to_string()),
+    }
 }

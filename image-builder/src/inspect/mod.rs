@@ -2,6 +2,7 @@
 //!
 //! Everything there is untrusted: an image may be damaged, or made to do damage.
 
+mod audit;
 mod disk;
 mod gather;
 pub mod report;
@@ -11,6 +12,7 @@ mod verify;
 use crate::Result;
 use std::path::Path;
 
+pub use audit::{Audit, AuditedSlot, Listening};
 pub use disk::Disk;
 pub(crate) use gather::{sections, stored};
 pub use report::Report;
@@ -26,6 +28,11 @@ pub fn inspect(path: &Path) -> Result<Report> {
 /// there is one. The error names the first that is wrong.
 pub fn verify(path: &Path) -> Result<Verified> {
     verify::verify(&Disk::open(path)?)
+}
+
+/// What the systems in the image at `path` would let run. Does not check that they are whole.
+pub fn audit(path: &Path) -> Result<Audit> {
+    audit::audit(&Disk::open(path)?)
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ fn indented(f: &mut Formatter<'_>, text: &str, indent: &str) -> fmt::Result {
 }
 
 /// Control characters of an image must not reach a terminal.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 

@@ -180,9 +180,9 @@ pub(super) fn is_kernel_module(path: &str) -> bool {
     path.starts_with("usr/lib/modules/")
 }
 
-/// Modules that the host loads at every boot, in the real root. Docker cannot load modules by
-/// itself when it probes for them; the rest comes when the kernel asks for it.
-pub(super) const MODULES: [&str; 28] = [
+/// Modules that the host loads at every boot, in the real root, before Docker starts: it cannot load
+/// modules by itself when it probes for them.
+pub(super) const MODULES: [&str; 26] = [
     "overlay",
     "llc",
     "stp",
@@ -209,6 +209,81 @@ pub(super) const MODULES: [&str; 28] = [
     "qemu_fw_cfg",
     "button",
     "evdev",
+];
+
+/// Modules that the host loads once it is ready, before it closes the kernel to modules: what Docker's
+/// networks, Swarm, the usual network plugins of Kubernetes and tools in containers may ask for later.
+/// Others are named in the host configuration.
+pub(super) const LAST_MODULES: [&str; 66] = [
+    // Kinds of links: Docker's drivers, VLANs, tunnels.
+    "macvlan",
+    "ipvlan",
+    "dummy",
+    "8021q",
+    "tun",
     "vxlan",
+    "ipip",
+    "wireguard",
+    // Swarm: balancing, and networks that are encrypted.
     "ip_vs",
+    "ip_vs_rr",
+    "ip_vs_wrr",
+    "ip_vs_sh",
+    "xt_ipvs",
+    "xt_bpf",
+    "xt_policy",
+    "xt_REDIRECT",
+    "esp4",
+    "esp6",
+    "gcm",
+    "seqiv",
+    // Rules of packet filters.
+    "ipt_REJECT",
+    "ip6t_REJECT",
+    "xt_comment",
+    "xt_connmark",
+    "xt_CT",
+    "xt_hashlimit",
+    "xt_limit",
+    "xt_LOG",
+    "xt_mark",
+    "xt_multiport",
+    "xt_NFLOG",
+    "xt_owner",
+    "xt_physdev",
+    "xt_recent",
+    "xt_set",
+    "xt_socket",
+    "xt_statistic",
+    "xt_string",
+    "xt_TCPMSS",
+    "xt_TPROXY",
+    "xt_u32",
+    "nf_log_syslog",
+    "ip_set_bitmap_port",
+    "ip_set_hash_ip",
+    "ip_set_hash_ipport",
+    "ip_set_hash_ipportip",
+    "ip_set_hash_ipportnet",
+    "ip_set_hash_net",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_hash",
+    "nft_limit",
+    "nft_log",
+    "nft_masq",
+    "nft_nat",
+    "nft_numgen",
+    "nft_redir",
+    "nft_reject_inet",
+    // Bandwidth.
+    "cls_bpf",
+    "ifb",
+    "sch_fq",
+    "sch_htb",
+    "sch_ingress",
+    "sch_tbf",
+    // For tools: what `ss` asks, programs of other machines.
+    "tcp_diag",
+    "binfmt_misc",
 ];

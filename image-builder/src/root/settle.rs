@@ -108,6 +108,7 @@ pub(super) fn settle(
     text("usr/lib/os-release", os_release.to_owned());
     text(&format!("{LIB_DIR}/build-time"), format!("{epoch}\n"));
     text(&format!("{LIB_DIR}/modules.load"), contents::MODULES.join("\n") + "\n");
+    text(&format!("{LIB_DIR}/modules.last"), contents::LAST_MODULES.join("\n") + "\n");
     if let Some(host_config) = &definition.host_config {
         text(&format!("{LIB_DIR}/host.toml"), host_config.clone());
     }

@@ -21,6 +21,10 @@ use sys::uevent::{Uevent, Uevents};
 /// Names to load always, one a line, written by the builder.
 const LOAD_ALWAYS: &str = "/usr/lib/berth/modules.load";
 
+/// Names to load before the kernel is closed to modules, in the same form: what containers and
+/// their networks may ask for later.
+const LOAD_LAST: &str = "/usr/lib/berth/modules.last";
+
 /// Parameters of modules that by themselves do what nobody asked for: bonding makes a `bond0`.
 const PARAMETERS: [(&str, &CStr); 1] = [("bonding", c"max_bonds=0")];
 
@@ -75,18 +79,24 @@ impl Modules {
 
     /// Loads the modules that the builder lists, and `needed` by this program itself.
     pub fn load_always(&mut self, needed: &[impl AsRef<str>]) -> Result<(), Error> {
-        let text = match fs::read_to_string(LOAD_ALWAYS) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-            other => other.on("read", LOAD_ALWAYS)?,
-        };
-        for name in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            if !name.starts_with('#') && !self.load(name) && !is_loaded(&name.replace('-', "_")) {
-                log::detail(&format!("module {name} of {LOAD_ALWAYS} is not in this image"));
-            }
-        }
+        self.load_listed(LOAD_ALWAYS)?;
         for name in needed {
             // Those that are not there are built in, or missed by who needs them.
             self.load(name.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Loads the modules in `list`, one name a line.
+    fn load_listed(&mut self, list: &str) -> Result<(), Error> {
+        let text = match fs::read_to_string(list) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            other => other.on("read", list)?,
+        };
+        for name in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if !name.starts_with('#') && !self.load(name) && !is_loaded(&name.replace('-', "_")) {
+                log::detail(&format!("module {name} of {list} is not in this image"));
+            }
         }
         Ok(())
     }
@@ -139,6 +149,8 @@ fn aliases() -> HashSet<String> {
 const MODPROBE: &str = "/usr/sbin/modprobe";
 /// Not one of kmod's options: everything that this machine needs.
 const ALL: &str = "--berth-all";
+/// Nor this: what may be asked for later.
+const LAST: &str = "--berth-last";
 /// A driver that hangs must not keep the host from booting without it.
 pub const BOUND: Duration = Duration::from_secs(60);
 
@@ -150,6 +162,11 @@ pub fn modprobe(arguments: &[String]) -> u8 {
             // The network waits for its devices, and nobody so soon for the rest.
             modules.coldplug();
             modules.load_always(&arguments[1..])?;
+            return Ok(true);
+        }
+        if arguments.first().map(String::as_str) == Some(LAST) {
+            modules.coldplug();
+            modules.load_listed(LOAD_LAST)?;
             return Ok(true);
         }
         let names = arguments.iter().filter(|argument| !argument.starts_with('-'));
@@ -172,6 +189,23 @@ pub fn all() -> Result<Program, Error> {
     let path = "/proc/sys/kernel/modprobe";
     fs::write(path, MODPROBE).on("write", path)?;
     Ok(Program { path: MODPROBE.into(), args: vec![ALL.to_owned()], env: vec![] })
+}
+
+/// The program that loads what may be asked for after [`close`].
+pub fn last() -> Program {
+    Program { path: MODPROBE.into(), args: vec![LAST.to_owned()], env: vec![] }
+}
+
+/// From here on the kernel takes no module, whoever asks. Only a restart changes that.
+pub fn close() -> Result<(), Error> {
+    for (path, value) in [
+        ("/proc/sys/kernel/modules_disabled", "1"),
+        // Nobody has to be started to be refused.
+        ("/proc/sys/kernel/modprobe", "\n"),
+    ] {
+        fs::write(path, value).on("write", path)?;
+    }
+    Ok(())
 }
 
 /// Loads some modules, or waits until they are loaded by whoever began to.

@@ -4,16 +4,32 @@ use contract::host_config::Ipv6;
 use std::path::PathBuf;
 
 /// Path below `/proc/sys`, value, reason. Order matters: forwarding resets settings of its family.
-const SETTINGS: [(&str, &str, &str); 22] = [
+const SETTINGS: [(&str, &str, &str); 36] = [
     ("kernel/panic", "10", "reboot ten seconds after a panic: nobody sits at the console"),
     ("kernel/panic_on_oops", "1", "a kernel that has lost its footing must not go on writing"),
     ("kernel/printk", "4 4 1 7", "the console is for what a person must see"),
     ("kernel/pid_max", "4194304", "many containers, many threads"),
     ("kernel/kptr_restrict", "1", "kernel addresses are not for containers"),
     ("kernel/dmesg_restrict", "1", "nor is the kernel's log"),
+    // After the Kernel Self Protection Project's recommended settings, less what containers need:
+    // user namespaces, ptrace of one's own children, io_uring.
     ("kernel/unprivileged_bpf_disabled", "1", "attack surface that no container needs"),
+    ("net/core/bpf_jit_harden", "2", "constants of others do not become instructions"),
+    ("kernel/perf_event_paranoid", "3", "counters of the machine are not for containers"),
+    ("kernel/yama/ptrace_scope", "1", "a process looks into its children only"),
+    ("kernel/kexec_load_disabled", "1", "no other kernel than the one that was verified"),
+    ("kernel/randomize_va_space", "2", "kernel default; said so that it stays"),
+    ("kernel/sysrq", "0", "who is at the keyboard is not thereby trusted"),
+    ("vm/unprivileged_userfaultfd", "0", "kernel default; makes races in the kernel easy to win"),
+    ("vm/mmap_min_addr", "65536", "a null pointer of the kernel leads nowhere"),
+    ("dev/tty/ldisc_autoload", "0", "line disciplines that nobody asked for"),
+    ("dev/tty/legacy_tiocsti", "0", "nobody types into the terminal of another"),
+    ("fs/suid_dumpable", "0", "no core of what had more rights than its user"),
     ("fs/protected_hardlinks", "1", "kernel default is off"),
     ("fs/protected_symlinks", "1", "kernel default is off"),
+    ("fs/protected_fifos", "2", "files in /tmp that others left there"),
+    ("fs/protected_regular", "2", "the same"),
+    ("net/ipv4/tcp_rfc1337", "1", "a stray reset ends no connection that was closed before"),
     ("fs/inotify/max_user_instances", "8192", "counted per user, and containers share root's"),
     ("vm/max_map_count", "1048576", "databases and search engines in containers ask for it"),
     ("net/ipv4/ip_forward", "1", "containers reach the network through the host"),
