@@ -1,6 +1,8 @@
 //! What the scenarios share: images built once, machines started from copies of them.
 
 pub mod published;
+pub mod registry;
+pub mod rows;
 #[path = "../updater/tests/server/mod.rs"]
 pub mod server;
 pub mod transcript;

@@ -9,6 +9,9 @@ mod interface;
 mod kernel;
 mod network;
 mod proxy;
+mod registry;
+mod service;
+mod sysctl;
 mod time;
 mod topology;
 
@@ -18,13 +21,16 @@ pub use network::{
     RawNetwork, RawRoute, RawVlan, Route, TransmitHash, Vlan, mac_text,
 };
 pub use proxy::{Proxy, RawProxy};
+pub use registry::{Authority, RawRegistry, Registry, is_pem};
+pub use service::{RawService, Service};
+pub use sysctl::{RawSysctl, path as sysctl_path};
 pub use time::{RawTime, TimeServer};
 
 use crate::toml_input::{self, InputError};
 use crate::update::{RawUpdate, Update};
 use network::bounded;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -47,8 +53,24 @@ pub struct Raw {
     pub kernel: RawKernel,
     /// `[update]`
     pub update: RawUpdate,
+    /// `[docker]`
+    pub docker: RawDocker,
+    /// `[[registry]]`
+    pub registry: Vec<RawRegistry>,
+    /// `[sysctl]`
+    pub sysctl: RawSysctl,
+    /// `[[service]]`
+    pub service: Vec<RawService>,
     /// `[[workload]]`
     pub workload: Vec<RawWorkload>,
+}
+
+/// `[docker]` as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct RawDocker {
+    /// Whether containers go on running while dockerd does not.
+    pub live_restore: Option<bool>,
 }
 
 /// `[[workload]]` as it was written.
@@ -84,6 +106,14 @@ pub struct HostConfig {
     pub kernel: Kernel,
     /// Where updates come from and what they have to show.
     pub update: Update,
+    /// Whether containers go on running while dockerd does not. Docker refuses it in a swarm.
+    pub live_restore: bool,
+    /// Registries that are trusted or found otherwise than by themselves.
+    pub registries: Vec<Registry>,
+    /// Settings of the kernel, by name.
+    pub sysctl: BTreeMap<String, String>,
+    /// Programs that are kept running beside the runtime.
+    pub services: Vec<Service>,
     /// Compose projects, in the order in which they start.
     pub workloads: Vec<Workload>,
 }
@@ -130,6 +160,12 @@ impl Raw {
             time: self.time.over(below.time),
             kernel: self.kernel.over(below.kernel),
             update: self.update.over(below.update),
+            docker: RawDocker {
+                live_restore: self.docker.live_restore.or(below.docker.live_restore),
+            },
+            registry: merge(below.registry, self.registry, |r| &r.name),
+            sysctl: below.sysctl.into_iter().chain(self.sysctl).collect(),
+            service: merge(below.service, self.service, |s| &s.name),
             workload: merge(below.workload, self.workload, |w| &w.name),
         }
     }
@@ -143,6 +179,8 @@ impl Raw {
             return Err(wrong(Wrong::new("hostname", format!("`{name}` is not a host name")))
                 .with_hint("letters, digits, hyphens and dots, at most 63 bytes"));
         }
+        unique("registry", self.registry.iter().map(|r| &r.name)).map_err(wrong)?;
+        unique("service", self.service.iter().map(|s| &s.name)).map_err(wrong)?;
         unique("workload", self.workload.iter().map(|w| &w.name)).map_err(wrong)?;
         let network = self.network.validate().map_err(|w| wrong(w.below("network")))?;
         let proxy = self.proxy.validate().map_err(|w| wrong(w.below("proxy")))?;
@@ -154,6 +192,14 @@ impl Raw {
             update.proxy.clone_from(&proxy.https);
             update.no_proxy.clone_from(&proxy.exclude);
         }
+        let registries =
+            self.registry.into_iter().enumerate().map(|(i, raw)| {
+                raw.validate().map_err(|wrong| wrong.below(&format!("registry.{i}")))
+            });
+        let services =
+            self.service.into_iter().enumerate().map(|(i, raw)| {
+                raw.validate().map_err(|wrong| wrong.below(&format!("service.{i}")))
+            });
         let workloads =
             self.workload.into_iter().enumerate().map(|(i, raw)| {
                 workload(raw).map_err(|wrong| wrong.below(&format!("workload.{i}")))
@@ -167,6 +213,10 @@ impl Raw {
             time_servers,
             kernel,
             update,
+            live_restore: self.docker.live_restore.unwrap_or(true),
+            registries: registries.collect::<Result<_, _>>().map_err(wrong)?,
+            sysctl: sysctl::validate(self.sysctl).map_err(wrong)?,
+            services: services.collect::<Result<_, _>>().map_err(wrong)?,
             workloads: workloads.collect::<Result<_, _>>().map_err(wrong)?,
         })
     }
@@ -226,6 +276,11 @@ fn address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an IP address"))
 }
 
+/// Whether a relative path leads to a file below the ESP's folder.
+fn stays_on_esp(file: &str) -> bool {
+    !file.split('/').any(|part| part.is_empty() || part == "..")
+}
+
 fn workload(raw: RawWorkload) -> Result<Workload, Wrong> {
     // Compose's own rule for project names.
     let mut bytes = raw.name.bytes();
@@ -238,9 +293,7 @@ fn workload(raw: RawWorkload) -> Result<Workload, Wrong> {
     }
     let source = match (raw.compose, raw.file) {
         (Some(text), None) => WorkloadSource::Inline(text),
-        (None, Some(file)) if !file.split('/').any(|part| part.is_empty() || part == "..") => {
-            WorkloadSource::EspFile(file)
-        }
+        (None, Some(file)) if stays_on_esp(&file) => WorkloadSource::EspFile(file),
         (None, Some(file)) => {
             return Err(Wrong::new("file", format!("`{file}` leaves the ESP")));
         }

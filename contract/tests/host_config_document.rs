@@ -22,7 +22,7 @@ fn keys(table: &str) -> BTreeSet<String> {
 }
 
 /// Every table that there is, and how one writes into it.
-const TABLES: [(&str, &str); 12] = [
+const TABLES: [(&str, &str); 15] = [
     ("", "@"),
     ("network", "[network]\n@"),
     ("network.interface", "[[network.interface]]\n@"),
@@ -34,6 +34,9 @@ const TABLES: [(&str, &str); 12] = [
     ("time", "[time]\n@"),
     ("update", "[update]\n@"),
     ("update.window", "[[update.window]]\n@"),
+    ("docker", "[docker]\n@"),
+    ("registry", "[[registry]]\n@"),
+    ("service", "[[service]]\n@"),
     ("workload", "[[workload]]\n@"),
 ];
 

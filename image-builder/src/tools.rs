@@ -49,6 +49,8 @@ const CHECKERS: Set = Set {
     assume: &[],
 };
 
+const REGISTRY: Set = Set { packages: &["docker-registry"], assume: &["adduser"] };
+
 /// Folders of packages that no program here reads.
 const LEFT_OUT: [&str; 8] = [
     "usr/share/doc",
@@ -96,6 +98,12 @@ impl Tools<'_> {
     /// packages: the same judge on every machine.
     pub fn checker(&self, name: &str) -> Result<Vec<OsString>> {
         self.exported(&CHECKERS)?.launcher(name)
+    }
+
+    /// A registry of container images, `docker-registry`, as the program and the arguments that come
+    /// first.
+    pub fn registry(&self) -> Result<Vec<OsString>> {
+        self.exported(&REGISTRY)?.launcher("docker-registry")
     }
 
     /// The programs of a set.

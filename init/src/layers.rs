@@ -1,6 +1,6 @@
 //! Which host configuration counts, when what a person wrote may be wrong.
 
-use contract::host_config::{self, HostConfig, Raw, WorkloadSource};
+use contract::host_config::{self, Authority, HostConfig, Raw, WorkloadSource};
 use contract::toml_input::InputError;
 use std::collections::BTreeMap;
 
@@ -86,14 +86,20 @@ fn merge(image: Option<&Layer>, told: &Told) -> Result<HostConfig, InputError> {
         let alone = |layer: &&Layer| host_config::check(&layer.name, &layer.text).err();
         layers.iter().rev().find_map(alone).unwrap_or(error)
     })?;
-    for workload in &config.workloads {
-        if let WorkloadSource::EspFile(path) = &workload.source
-            && !told.files.contains_key(path.as_str())
-        {
-            let message = format!("workload `{}`: file `{path}` is not there", workload.name);
-            return Err(InputError::new(&name, message)
-                .with_hint("put it on the ESP, in the folder berth beside host.toml"));
-        }
+    let workloads = config.workloads.iter().filter_map(|workload| match &workload.source {
+        WorkloadSource::EspFile(path) => Some(("workload", &workload.name, path)),
+        WorkloadSource::Inline(_) => None,
+    });
+    let registries = config.registries.iter().filter_map(|registry| match &registry.ca {
+        Some(Authority::EspFile(path)) => Some(("registry", &registry.name, path)),
+        _ => None,
+    });
+    let missing =
+        workloads.chain(registries).find(|(_, _, path)| !told.files.contains_key(path.as_str()));
+    if let Some((what, name_of, path)) = missing {
+        let message = format!("{what} `{name_of}`: file `{path}` is not there");
+        return Err(InputError::new(&name, message)
+            .with_hint("put it on the ESP, in the folder berth beside host.toml"));
     }
     Ok(config)
 }
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_needs_its_file() {
+    fn what_names_a_file_needs_it() {
         let mut now = told("[[workload]]\nname = \"web\"\nfile = \"web.yaml\"");
         let decision = decide(None, Ok(&now), None);
         assert_eq!(decision.origin, Origin::Image);
@@ -197,6 +203,9 @@ mod tests {
         assert_eq!(message, "berth/host.toml: workload `web`: file `web.yaml` is not there");
         now.files.insert("web.yaml".to_owned(), b"services: {}".to_vec());
         assert_eq!(decide(None, Ok(&now), None).origin, Origin::Current);
+        let now = told("[[registry]]\nname = \"r:5000\"\nca-file = \"r.pem\"");
+        let message = decide(None, Ok(&now), None).problems[0].to_string();
+        assert_eq!(message, "berth/host.toml: registry `r:5000`: file `r.pem` is not there");
     }
 
     proptest! {

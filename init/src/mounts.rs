@@ -4,7 +4,7 @@ use crate::error::{Error, On};
 use crate::log;
 use std::fs;
 use std::path::Path;
-use sys::mount::{Limits, mount, move_mount};
+use sys::mount::{Limits, make_shared, mount, move_mount};
 
 struct Mount {
     kind: &'static str,
@@ -63,6 +63,9 @@ pub fn first() -> Result<(), Error> {
 
 /// Mounts what only the real root needs.
 pub fn second() -> Result<(), Error> {
+    // Containers may ask to see what is mounted later (`-v /mnt:/mnt:rslave`), volume plugins and
+    // kubelets mount for others.
+    make_shared("/").on("share the mounts below", "/")?;
     mount_all(&SECOND)?;
     for (link, target) in [
         ("/dev/fd", "/proc/self/fd"),

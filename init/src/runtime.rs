@@ -1,11 +1,13 @@
 //! The container runtime: containerd, and dockerd above it where the image has Docker.
 
 use crate::error::{Error, On};
+use crate::registry;
 use crate::supervisor::lifecycle::Limits;
 use crate::supervisor::{Program, Service, Target};
-use contract::host_config::Proxy;
+use contract::host_config::{self, HostConfig, Proxy};
 use serde_json::{Map, Value, json};
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +28,9 @@ const DOCKER_HOST: &str = "unix:///run/docker.sock";
 const IMAGE_DOCKER_CONFIG: &str = "/etc/docker/daemon.json";
 const DOCKER_CONFIG: &str = "/run/berth/docker.json";
 const CONTAINERD_CONFIG: &str = "/run/berth/containerd.toml";
+
+/// A service that tells when it serves has so long to do so.
+const SERVICE_READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// Which runtime an image has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +63,7 @@ impl Runtime {
     pub fn folders(self) -> Result<Vec<String>, Error> {
         let mut folders = vec![CONTAINERD_ROOT.to_owned()];
         if self == Runtime::Docker {
-            let config = docker_config(image_docker_config()?.as_deref(), true)?;
+            let config = docker_config(image_docker_config()?.as_deref(), true, vec![])?;
             folders.extend(config.get("data-root").and_then(Value::as_str).map(str::to_owned));
         }
         Ok(folders)
@@ -97,14 +102,13 @@ fn containerd_config() -> &'static str {
      path = \"/var/lib/containerd/opt\"\n"
 }
 
-/// dockerd, with its configuration written. It reaches registries through `proxy`, and waits a minute
-/// for containerd.
-pub fn dockerd(proxy: &Proxy) -> Result<Service, Error> {
-    write_docker_config(true)?;
+/// dockerd, with its configuration written. It waits a minute for containerd.
+pub fn dockerd(config: &HostConfig) -> Result<Service, Error> {
+    write_docker_config(config)?;
     let args = ["--config-file", DOCKER_CONFIG].map(str::to_owned).into();
     Ok(Service {
         name: DOCKERD,
-        program: Program { path: DOCKERD_PATH.into(), args, env: proxy.environment() },
+        program: Program { path: DOCKERD_PATH.into(), args, env: config.proxy.environment() },
         oom_score_adj: -500,
         // A host with hundreds of containers takes minutes to look at them all.
         limits: Limits { ready: Duration::from_secs(300), stop: Duration::from_secs(90) },
@@ -112,23 +116,39 @@ pub fn dockerd(proxy: &Proxy) -> Result<Service, Error> {
     })
 }
 
-/// Writes dockerd's configuration. With `live_restore` containers outlive dockerd; it is taken
-/// away at shutdown, so that dockerd stops them, and knows that it was not a person who did.
-pub fn write_docker_config(live_restore: bool) -> Result<(), Error> {
-    let config = docker_config(image_docker_config()?.as_deref(), live_restore)?;
+/// Writes dockerd's configuration.
+fn write_docker_config(host: &HostConfig) -> Result<(), Error> {
+    let image = image_docker_config()?;
+    let mirrors = registry::docker_mirrors(&host.registries);
+    let config = docker_config(image.as_deref(), host.live_restore, mirrors)?;
     fs::write(DOCKER_CONFIG, Value::Object(config).to_string()).on("write", DOCKER_CONFIG)
 }
 
 fn image_docker_config() -> Result<Option<String>, Error> {
     match fs::read_to_string(IMAGE_DOCKER_CONFIG) {
         Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).on("read", IMAGE_DOCKER_CONFIG),
     }
 }
 
-/// The image's own keys win, but for those that init depends on.
-fn docker_config(image: Option<&str>, live_restore: bool) -> Result<Map<String, Value>, Error> {
+/// Takes from dockerd's configuration that containers outlive it. Done at shutdown, so that dockerd
+/// stops them, and knows that it was not a person who did.
+pub fn end_live_restore() -> Result<(), Error> {
+    let text = fs::read_to_string(DOCKER_CONFIG).on("read", DOCKER_CONFIG)?;
+    let config: Result<Map<String, Value>, _> = serde_json::from_str(&text);
+    let mut config = config.map_err(io::Error::from).on("read", DOCKER_CONFIG)?;
+    config.insert("live-restore".into(), false.into());
+    fs::write(DOCKER_CONFIG, Value::Object(config).to_string()).on("write", DOCKER_CONFIG)
+}
+
+/// The image's own keys win, but for those that init depends on. With `live_restore` containers outlive
+/// dockerd. `mirrors` of Docker Hub are asked before those of the image.
+fn docker_config(
+    image: Option<&str>,
+    live_restore: bool,
+    mirrors: Vec<String>,
+) -> Result<Map<String, Value>, Error> {
     let mut config: Map<String, Value> = Map::new();
     config.insert("log-driver".into(), "local".into());
     config.insert("log-opts".into(), json!({"max-size": "10m", "max-file": "3"}));
@@ -155,6 +175,13 @@ fn docker_config(image: Option<&str>, live_restore: bool) -> Result<Map<String, 
     {
         hosts.push(DOCKER_HOST.into());
     }
+    if !mirrors.is_empty() {
+        let mut mirrors: Vec<Value> = mirrors.into_iter().map(Value::from).collect();
+        if let Some(Value::Array(more)) = config.remove("registry-mirrors") {
+            mirrors.extend(more);
+        }
+        config.insert("registry-mirrors".into(), mirrors.into());
+    }
     config.insert("exec-root".into(), "/run/docker".into());
     config.insert("containerd".into(), CONTAINERD_SOCKET.into());
     config.insert("exec-opts".into(), json!(["native.cgroupdriver=cgroupfs"]));
@@ -175,6 +202,23 @@ pub fn updater() -> Service {
         oom_score_adj: -900,
         limits: Limits { ready: Duration::from_secs(60), stop: Duration::from_secs(10) },
         target: Target::Console,
+    }
+}
+
+/// A program that the host configuration wants to be kept running.
+pub fn service(told: &host_config::Service) -> Service {
+    let args = told.arguments.clone();
+    let env = told.environment.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    // Who does not tell is never late.
+    let ready =
+        if told.notify { SERVICE_READY_WITHIN } else { Duration::from_secs(u32::MAX.into()) };
+    Service {
+        // As long as PID 1 lives, and there are few.
+        name: told.name.clone().leak(),
+        program: Program { path: told.program.clone().into(), args, env },
+        oom_score_adj: -800,
+        limits: Limits { ready, stop: Duration::from_secs(20) },
+        target: Target::Log,
     }
 }
 
@@ -205,7 +249,8 @@ mod tests {
     use super::*;
 
     fn config(image: Option<&str>) -> Value {
-        Value::Object(docker_config(image, true).expect("a configuration"))
+        let mirrors = vec!["https://one".to_owned()];
+        Value::Object(docker_config(image, true, mirrors).expect("a configuration"))
     }
 
     #[test]
@@ -214,16 +259,18 @@ mod tests {
         assert_eq!(config["log-driver"], "local");
         assert_eq!(config["log-opts"]["max-size"], "10m");
         assert_eq!(config["live-restore"], true);
+        assert_eq!(config["registry-mirrors"], json!(["https://one"]));
     }
 
     #[test]
     fn the_image_wins_but_for_what_init_depends_on() {
         let image = r#"{"log-driver": "json-file", "live-restore": false, "bip": "10.9.0.1/24",
-            "hosts": ["tcp://127.0.0.1:2375"]}"#;
+            "hosts": ["tcp://127.0.0.1:2375"], "registry-mirrors": ["https://two"]}"#;
         let config = config(Some(image));
         assert_eq!(config["log-driver"], "json-file");
         assert_eq!(config["log-opts"], Value::Null);
         assert_eq!(config["bip"], "10.9.0.1/24");
+        assert_eq!(config["registry-mirrors"], json!(["https://one", "https://two"]));
         assert_eq!(config["live-restore"], true);
         assert_eq!(config["hosts"], json!(["tcp://127.0.0.1:2375", DOCKER_HOST]));
     }
@@ -231,7 +278,7 @@ mod tests {
     #[test]
     fn what_is_not_an_object_is_refused() {
         for bad in ["[]", "{", ""] {
-            assert!(docker_config(Some(bad), true).is_err(), "{bad}");
+            assert!(docker_config(Some(bad), true, vec![]).is_err(), "{bad}");
         }
     }
 

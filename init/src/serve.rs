@@ -7,10 +7,12 @@ use crate::log;
 use crate::modules;
 use crate::network::{Network, Status};
 use crate::power::{self, Ending, PowerButtons};
+use crate::registry;
 use crate::runtime::{self, CONTAINERD, Runtime, UPDATER};
 use crate::screen::{Screen, View};
 use crate::shutdown;
 use crate::supervisor::{Event, Supervisor, TaskId};
+use crate::sysctl;
 use crate::trial::{Do, Trial};
 use crate::workload::{Facts, Workloads};
 use contract::Slot;
@@ -108,7 +110,10 @@ pub fn run(
         .unwrap_or_else(|e| log::warning(&format!("Ctrl-Alt-Del: {e}")));
     let runtime = Runtime::detect()?;
     match &host.var_problem {
-        None => supervisor.start(runtime::containerd(&host.config.proxy)?)?,
+        None => {
+            registry::write(&host.config.registries);
+            supervisor.start(runtime::containerd(&host.config.proxy)?)?;
+        }
         Some(why) => log::warning(&format!("no containers without /var: {why}")),
     }
     let facts = Facts {
@@ -142,7 +147,8 @@ pub fn run(
         serving.modules_loaded(&mut supervisor)?;
     }
     let ending = serving.until_told(&mut supervisor)?;
-    shutdown::run(ending, runtime, &serving.workloads, &mut supervisor, serving.care)
+    let services = &host.config.services;
+    shutdown::run(ending, runtime, services, &serving.workloads, &mut supervisor, serving.care)
 }
 
 impl Serving<'_> {
@@ -249,8 +255,9 @@ impl Serving<'_> {
     fn modules_loaded(&mut self, supervisor: &mut Supervisor) -> Result<(), Error> {
         self.modules = None;
         self.care.modules_loaded();
+        sysctl::apply(&self.host.config.sysctl);
         match supervisor.knows(CONTAINERD) && self.runtime == Runtime::Docker {
-            true => supervisor.start(runtime::dockerd(&self.host.config.proxy)?),
+            true => supervisor.start(runtime::dockerd(&self.host.config)?),
             false => Ok(()),
         }
     }
@@ -284,12 +291,24 @@ impl Serving<'_> {
         }
         if status != Status::Waiting && self.runtime_ready {
             self.workloads.begin(self.network.hostname(), supervisor, now);
+            self.start_services(supervisor);
         }
         // It works without containers too, and may bring a release that mends them.
         if status != Status::Waiting && self.host.slot.is_some() && !supervisor.knows(UPDATER) {
             supervisor.start(runtime::updater()).unwrap_or_else(|e| {
                 log::warning(&crate::error::chain(&e));
             });
+        }
+    }
+
+    /// Starts those that do not run yet.
+    fn start_services(&self, supervisor: &mut Supervisor) {
+        for told in &self.host.config.services {
+            if !supervisor.knows(&told.name)
+                && let Err(e) = supervisor.start(runtime::service(told))
+            {
+                log::warning(&crate::error::chain(&e));
+            }
         }
     }
 
@@ -319,12 +338,15 @@ impl Serving<'_> {
     fn well(&self, supervisor: &Supervisor, now: Duration) -> Result<(), String> {
         let name = self.runtime.name();
         let (up, all) = self.workloads.count();
+        let mut telling = self.host.config.services.iter().filter(|service| service.notify);
         if !self.runtime_ready {
             Err(format!("{name} did not get ready"))
         } else if !supervisor.is_ready(self.runtime.daemon()) {
             Err(format!("{name} does not run"))
         } else if !self.workloads.all_up() {
             Err(format!("{up} of {all} workloads are up"))
+        } else if let Some(service) = telling.find(|s| !supervisor.is_ready(&s.name)) {
+            Err(format!("{} does not run", service.name))
         } else if self.network.status(now) != Status::Up {
             Err("no network link has an address".to_owned())
         } else {

@@ -7,6 +7,7 @@ use crate::serve::Care;
 use crate::supervisor::{Event, Supervisor, TaskId};
 use crate::workload::{self, Workloads};
 use crate::{boot_log, clock, log, screen};
+use contract::host_config::Service;
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -33,6 +34,7 @@ const UNMOUNT_ROUNDS: usize = 4;
 pub fn run(
     ending: Ending,
     runtime: Runtime,
+    services: &[Service],
     workloads: &Workloads,
     supervisor: &mut Supervisor,
     care: &mut dyn Care,
@@ -45,6 +47,7 @@ pub fn run(
     let mut stopping = Stopping { supervisor, care };
     // It goes on from what is on the disk at the next start.
     stopping.daemon(UPDATER);
+    services.iter().for_each(|service| stopping.daemon(&service.name));
     if runtime == Runtime::Docker {
         stopping.workloads(workloads);
         stopping.dockerd();
@@ -143,7 +146,7 @@ impl Stopping<'_> {
     }
 
     fn end_live_restore(&mut self) -> bool {
-        let changed = runtime::write_docker_config(false)
+        let changed = runtime::end_live_restore()
             .map_err(|e| crate::error::chain(&e))
             .and_then(|()| self.supervisor.reload(DOCKERD).map_err(|e| e.to_string()));
         if let Err(e) = changed {

@@ -1,6 +1,6 @@
 //! Mounting, and changing to another root.
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -67,6 +67,13 @@ pub fn detach(target: &str) -> io::Result<()> {
 /// `Busy` when a file of it is open for writing.
 pub fn make_read_only(target: &str) -> io::Result<()> {
     Ok(rustix::mount::mount_remount(target, MountFlags::RDONLY, c"")?)
+}
+
+/// Makes what is mounted at `target` and below appear wherever it is bound to, with what will be
+/// mounted there later. The kernel's own default is that each mount keeps to itself.
+pub fn make_shared(target: &str) -> io::Result<()> {
+    let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    Ok(rustix::mount::mount_change(target, flags)?)
 }
 
 /// Moves the mount at `from` to the directory `to`.

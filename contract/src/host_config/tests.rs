@@ -252,3 +252,60 @@ fn one_proxy_is_for_everything_unless_told() {
     assert_eq!(own.proxy.https.as_deref(), Some("http://b:2"));
     assert_eq!(own.update.proxy.as_deref(), Some("http://c:3"));
 }
+
+const CA: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----";
+
+#[test]
+fn registries_services_and_settings_are_merged_by_name() {
+    let below = "[docker]\nlive-restore = false\n[sysctl]\n\"vm.max_map_count\" = 1\n\"vm.swappiness\" = 2\n\
+                 [[registry]]\nname = \"a:5000\"\nca-file = \"a.pem\"\n\
+                 [[service]]\nname = \"agent\"\nprogram = \"/usr/bin/agent\"";
+    let above = format!(
+        "[sysctl]\n\"vm.max_map_count\" = \"3\"\n[[registry]]\nname = \"a:5000\"\nca = \"\"\"{CA}\"\"\"\n\
+         mirrors = [\"http://b\"]\n[[service]]\nname = \"agent\"\nprogram = \"/usr/bin/agent\"\n\
+         arguments = [\"-v\"]\nenvironment = {{ A = \"b\" }}\nnotify = true"
+    );
+    let (below, above) = (Raw::parse("1", below), Raw::parse("2", &above));
+    let merged = above.expect("above").over(below.expect("below")).validate("both").expect("valid");
+    assert!(!merged.live_restore && config("").expect("valid").live_restore);
+    let sysctl: Vec<_> = merged.sysctl.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(sysctl, [("vm.max_map_count", "3"), ("vm.swappiness", "2")]);
+    let registry = &merged.registries[..];
+    let expected = Registry {
+        name: "a:5000".into(),
+        ca: Some(Authority::Inline(CA.into())),
+        mirrors: vec!["http://b".into()],
+    };
+    assert_eq!(registry, [expected]);
+    let services: Vec<_> = merged.services.iter().map(|s| (s.arguments.len(), s.notify)).collect();
+    assert_eq!(services, [(1, true)]);
+}
+
+#[test]
+fn mistakes_in_registries_services_and_settings_are_named() {
+    let cases = [
+        ("[[registry]]\nname = \"a/b\"", "2:1: registry.name: `a/b` is no registry"),
+        ("[[registry]]\nname = \"a\"", "2:1: registry.name: `a` needs one of `ca`"),
+        ("[[registry]]\nname = \"a\"\nca = \"x\"", "3:1: registry.ca: is no certificate in PEM"),
+        (
+            "[[registry]]\nname = \"a\"\nca-file = \"../x\"",
+            "3:1: registry.ca-file: `../x` leaves the ESP",
+        ),
+        (
+            "[[registry]]\nname = \"a\"\nmirrors = [\"b\"]",
+            "3:12: registry.mirrors: `b` is no address as in https://",
+        ),
+        (
+            "[[registry]]\nname = \"a\"\nca-file = \"x\"\n[[registry]]\nname = \"a\"\nca-file = \"x\"",
+            "5:1: registry.name: `a` is declared twice",
+        ),
+        ("[[service]]\nname = \"a\"", "1:1: service.program: `` is no program"),
+        ("[sysctl]\n\"etc.x\" = 1", "2:1: sysctl: `etc.x` is no setting as in vm.max_map_count"),
+        ("[sysctl]\n\"vm.x\" = true", "a number or a text"),
+        ("[docker]\nlive-restor = 1", "2:1: unknown field `live-restor`"),
+    ];
+    for (text, expected) in cases {
+        let error = config(text).expect_err(text);
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}

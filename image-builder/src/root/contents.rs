@@ -13,7 +13,9 @@ pub fn packages(definition: &Definition) -> Vec<String> {
     let mut names = vec![definition.kernel.package(), "systemd-boot-efi", "e2fsprogs"];
     names.extend(["ca-certificates", "netbase", "containerd", "runc"]);
     if definition.runtime == Runtime::Docker {
-        names.extend(["docker.io", "docker-cli", "docker-compose", "iptables"]);
+        names.extend(["docker.io", "docker-cli", "docker-buildx", "docker-compose", "iptables"]);
+        // dockerd starts `ps` for `docker top`, and `xz` for images that are packed so.
+        names.extend(["procps", "xz-utils"]);
     }
     if definition.debug_shell {
         names.push("busybox-static");
@@ -57,14 +59,16 @@ pub const ASSUMED: [&str; 30] = [
 ];
 
 /// The only programs that stay of packages that the definition does not name itself.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 18] = [
     "usr/bin/containerd",
     "usr/bin/containerd-shim-runc-v2",
     "usr/bin/ctr",
     "usr/bin/docker",
     "usr/bin/docker-init",
+    "usr/bin/ps",
     "usr/bin/runc",
     "usr/bin/tini-static",
+    "usr/bin/xz",
     "usr/sbin/docker-proxy",
     "usr/sbin/dockerd",
     "usr/sbin/e2fsck",
@@ -167,7 +171,9 @@ pub(super) fn required(runtime: Runtime, debug_shell: bool) -> Vec<&'static str>
     if runtime == Runtime::Docker {
         programs.extend(["usr/sbin/dockerd", "usr/sbin/docker-proxy", "usr/bin/docker"]);
         programs.extend(["usr/sbin/iptables", "usr/sbin/ip6tables"]);
+        programs.push("usr/libexec/docker/cli-plugins/docker-buildx");
         programs.push("usr/libexec/docker/cli-plugins/docker-compose");
+        programs.extend(["usr/bin/ps", "usr/bin/xz"]);
     }
     if debug_shell {
         programs.push("usr/bin/busybox");

@@ -98,6 +98,7 @@ pub fn compose(
     for file in &definition.files {
         tree.insert_extra(file, epoch)?;
     }
+    settle::link_registries(definition, &mut tree, epoch);
     check(definition, &tree)?;
     Ok(Root { tree, dropped, kernel_release, kernel, stub, os_release, epoch, copyright })
 }

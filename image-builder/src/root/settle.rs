@@ -78,6 +78,19 @@ const DIRECTORIES: [(&str, u16); 12] = [
     ("var", 0o755),
 ];
 
+/// Where `init` says what the host configuration tells of registries, for dockerd and containerd.
+const REGISTRIES: [&str; 2] = ["etc/docker/certs.d", "etc/containerd/certs.d"];
+
+/// Links of a folder for which the image has no files of its own.
+pub(super) fn link_registries(definition: &Definition, tree: &mut Tree, epoch: i64) {
+    let skipped = if super::has_docker(definition.runtime) { "" } else { REGISTRIES[0] };
+    for path in REGISTRIES.into_iter().filter(|path| *path != skipped) {
+        if tree.get(path).is_none() {
+            tree.insert(path, Node::symlink("../../run/berth/registries", epoch));
+        }
+    }
+}
+
 pub(super) fn settle(
     definition: &Definition,
     programs: &Programs,

@@ -1,0 +1,439 @@
+//! Everything that people do with Docker, row by row in one host. A row that fails does not keep the
+//! others from being tried; all that failed are told at the end, by name.
+
+use e2e::rows::Rows;
+use e2e::*;
+use qemu::Config;
+
+#[test]
+fn docker_does_what_people_do_with_it() {
+    let disk = Disk::copy_of(docker_image());
+    let host_config = Some(disk.host_config("[time]\nservers = []\n"));
+    let config = Config { ports: vec![forward(8081)], host_config, ..disk.config() };
+    let (mut host, _) = boot(&config);
+    let mut rows = Rows::new(&mut host);
+    engine(&mut rows);
+    builds(&mut rows);
+    images(&mut rows);
+    containers(&mut rows);
+    networks(&mut rows);
+    rows.check("a published port answers the developer's machine", |host| {
+        let answer = host.http_get(8081, "/", SOON).map_err(|e| e.to_string())?;
+        (answer.text() == "page\n").then_some(()).ok_or_else(|| answer.text())
+    });
+    storage(&mut rows);
+    security(&mut rows);
+    limits(&mut rows);
+    care(&mut rows);
+    compose(&mut rows);
+    rows.all_held();
+}
+
+fn engine(rows: &mut Rows) {
+    rows.row(
+        "docker info has no complaints",
+        "same \"$(docker info 2>&1 | grep -E 'WARNING|ERROR')\" ''",
+    );
+    rows.row(
+        "the engine uses what containers expect of a kernel",
+        "same \"$(docker info -f '{{.Driver}} {{.CgroupDriver}} {{.CgroupVersion}}')\" 'overlay2 cgroupfs 2'
+         has \"$(docker info -f '{{.SecurityOptions}}')\" seccomp",
+    );
+}
+
+fn builds(rows: &mut Rows) {
+    rows.row(
+        "an image is built by BuildKit, the default",
+        "mkdir -p /tmp/build
+         cd /tmp/build
+         cat > Dockerfile <<END
+FROM $B AS make
+USER 0:0
+RUN --mount=type=cache,target=/cache --mount=type=tmpfs,target=/scratch echo page > /cache/page && cp /cache/page /made
+FROM $B
+ARG WHO=nobody
+LABEL made.for=\\$WHO
+COPY --from=make /made /srv/index.html
+EXPOSE 8080
+CMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/srv\"]
+END
+         docker build -t web:1 --build-arg WHO=me .
+         same \"$(docker inspect -f '{{index .Config.Labels \"made.for\"}}' web:1)\" me
+         same \"$(docker run --rm web:1 cat /srv/index.html)\" page",
+    );
+    rows.row(
+        "a second build of the same is made of what is kept",
+        "cd /tmp/build
+         out=$(docker build --progress plain -t web:1 --build-arg WHO=me . 2>&1)
+         has \"$out\" CACHED",
+    );
+    rows.row(
+        "an image is built by the legacy builder",
+        "mkdir -p /tmp/legacy
+         cd /tmp/legacy
+         printf 'FROM %s\\nUSER 0:0\\nRUN echo built > /built\\nCMD [\"cat\", \"/built\"]\\n' $B > Dockerfile
+         DOCKER_BUILDKIT=0 docker build -t legacy:1 .
+         same \"$(docker run --rm legacy:1)\" built",
+    );
+}
+
+fn images(rows: &mut Rows) {
+    rows.row(
+        "images are tagged, listed, saved, removed and loaded",
+        "docker tag web:1 example.org/team/web:2
+         has \"$(docker images)\" example.org/team/web
+         docker save -o /tmp/web.tar example.org/team/web:2
+         docker rmi example.org/team/web:2
+         same \"$(docker images -q example.org/team/web)\" ''
+         docker load -i /tmp/web.tar
+         docker image inspect example.org/team/web:2 > /dev/null
+         docker rmi example.org/team/web:2",
+    );
+    rows.row(
+        "an image packed by xz is loaded",
+        "/usr/bin/xz -0 /tmp/web.tar
+         docker load -i /tmp/web.tar.xz
+         rm /tmp/web.tar.xz
+         docker image inspect example.org/team/web:2 > /dev/null
+         docker rmi example.org/team/web:2",
+    );
+    rows.row(
+        "a container becomes an image by commit, export and import",
+        "docker run --name changed --user 0 $B sh -c 'echo new > /new'
+         has \"$(docker diff changed)\" 'A /new'
+         docker commit changed committed:1
+         same \"$(docker run --rm committed:1 cat /new)\" new
+         docker export changed | docker import - imported:1
+         same \"$(docker run --rm imported:1 cat /new)\" new
+         docker rm changed
+         docker rmi committed:1 imported:1",
+    );
+    rows.row("the history of an image is told", "has \"$(docker history web:1)\" httpd");
+}
+
+fn containers(rows: &mut Rows) {
+    rows.row("a program of busybox runs by its name", "has \"$(docker run --rm $B ls /)\" usr");
+    rows.row(
+        "a container runs, is listed, logs and is inspected",
+        "docker run -d --name one --hostname first -e COLOR=blue -w /srv $B sh -c 'echo $COLOR; exec sleep 100000'
+         has \"$(docker ps)\" one
+         soon '[ \"$(docker logs one)\" = blue ]'
+         same \"$(docker inspect -f '{{.State.Status}} {{.Config.Hostname}}' one)\" 'running first'
+         same \"$(docker exec one pwd)\" /srv",
+    );
+    rows.row(
+        "exec gives a terminal",
+        "same \"$(docker exec -t one tty | tr -d '\\r')\" /dev/pts/0
+         has \"$(docker exec -i -t one tty < /dev/ttyS1)\" /dev/pts/0
+         same \"$(echo through | docker exec -i one cat)\" through",
+    );
+    rows.row("the processes of a container are told", "has \"$(docker top one)\" 'sleep 100000'");
+    rows.row("the use of a container is told", "has \"$(docker stats --no-stream one)\" '%'");
+    rows.row(
+        "files are copied into a container and out of it",
+        "echo copied > /tmp/file
+         docker cp /tmp/file one:/srv/file
+         docker cp one:/srv/file /tmp/back
+         same \"$(cat /tmp/back)\" copied",
+    );
+    rows.row(
+        "a container is paused, renamed, stopped, started, restarted and killed",
+        "docker pause one
+         same \"$(docker inspect -f '{{.State.Status}}' one)\" paused
+         docker unpause one
+         docker rename one uno
+         docker stop -t 1 uno
+         same \"$(docker ps -q -f name=uno)\" ''
+         docker start uno
+         docker restart -t 1 uno
+         docker exec uno true
+         docker kill uno
+         same \"$(docker wait uno)\" 137
+         docker rm uno
+         same \"$(docker ps -aq -f name=uno)\" ''",
+    );
+    rows.row(
+        "stopping asks a program to end, and tells how it did",
+        "docker run -d --name polite $B sh -c 'trap \"exit 7\" TERM; echo up; while :; do sleep 0.1; done'
+         soon 'docker logs polite | grep -q up'
+         docker stop polite
+         same \"$(docker inspect -f '{{.State.ExitCode}}' polite)\" 7
+         docker rm polite",
+    );
+    rows.row(
+        "a small init reaps what a program leaves",
+        "has \"$(docker run --rm --init $B ps)\" docker-init",
+    );
+    rows.row(
+        "what happened is told afterwards",
+        "has \"$(docker events --since 30m --until 0s --filter event=rename)\" name=uno",
+    );
+}
+
+fn networks(rows: &mut Rows) {
+    rows.row(
+        "a published port answers the host",
+        "docker run -d --name web -p 8081:8080 web:1
+         soon '[ \"$(wget -qO- 127.0.0.1:8081)\" = page ]'
+         has \"$(docker port web)\" 8081",
+    );
+    rows.row(
+        "containers of a user's network find each other by name and alias",
+        "docker network create team
+         docker run -d --name front --network team --network-alias site web:1
+         docker run -d --name back --network team --user 0 $B sleep 100000
+         soon '[ \"$(docker exec back wget -qO- http://front:8080/)\" = page ]'
+         same \"$(docker exec back wget -qO- http://site:8080/)\" page
+         has \"$(docker exec back nslookup front)\" Address",
+    );
+    rows.row(
+        "other networks are apart until they are joined",
+        "not docker exec back nslookup web
+         docker network connect team web
+         docker exec back wget -qO- http://web:8080/
+         docker network disconnect team web
+         not docker exec back nslookup web
+         not docker run --rm --user 0 $B ping -c 1 -W 2 $(docker inspect -f '{{.NetworkSettings.Networks.team.IPAddress}}' back)",
+    );
+    rows.row(
+        "an internal network and none at all",
+        "docker network create --internal inside
+         same \"$(docker run --rm --network inside $B ip route | grep default)\" ''
+         same \"$(docker run --rm --network none $B ls /sys/class/net)\" lo
+         docker network rm inside",
+    );
+    rows.row(
+        "the host's own network",
+        "has \"$(docker run --rm --network host $B ip addr show eth0)\" 10.0.2.15",
+    );
+    rows.row(
+        "macvlan and ipvlan put containers beside the host",
+        "for driver in macvlan ipvlan; do
+           docker network create -d $driver -o parent=eth0 --subnet 10.99.0.0/24 beside
+           docker run -d --name away --network beside --ip 10.99.0.7 $B sleep 100000
+           docker run --rm --network beside --user 0 $B ping -c 1 -W 10 10.99.0.7
+           docker rm -f away
+         docker network rm beside
+         done",
+    );
+    rows.row(
+        "IPv6 between containers, by name",
+        "docker network create --ipv6 --subnet fd00:be::/64 six
+         docker run -d --name v6 --network six -p 8083:8080 web:1 httpd -f -p '[::]:8080' -h /srv
+         docker run --rm --network six --user 0 $B ping6 -c 1 -W 10 v6
+         same \"$(docker run --rm --network six $B sh -c 'wget -qO- http://[fd00:be::2]:8080/')\" page",
+    );
+    rows.row(
+        "IPv6 to a published port",
+        "soon '[ \"$(wget -qO- http://[::1]:8083/)\" = page ]'; docker rm -f v6; docker network rm six",
+    );
+    rows.row(
+        "containers are let out to the network",
+        "docker run --rm --user 0 $B ping -c 1 -W 10 10.0.2.2",
+    );
+    rows.row(
+        "networks are removed",
+        "docker rm -f front back
+         docker network rm team",
+    );
+}
+
+fn storage(rows: &mut Rows) {
+    rows.row(
+        "a named volume outlives its containers",
+        "docker volume create data
+         docker run --rm --user 0 -v data:/data $B sh -c 'echo kept > /data/file'
+         same \"$(docker run --rm -v data:/data:ro $B cat /data/file)\" kept
+         not docker run --rm --user 0 -v data:/data:ro $B touch /data/file
+         docker volume rm data
+         same \"$(docker volume ls -q)\" ''",
+    );
+    rows.row(
+        "a tmpfs is as large as it may be",
+        "not docker run --rm --user 0 --tmpfs /t:size=1m $B dd if=/dev/zero of=/t/x bs=1M count=2
+         has \"$(docker run --rm --mount type=tmpfs,target=/t $B mount)\" 'tmpfs on /t '",
+    );
+    rows.row(
+        "a read-only root is read-only",
+        "not docker run --rm --user 0 --read-only $B touch /file
+         docker run --rm --user 0 --read-only --tmpfs /t $B touch /t/file",
+    );
+    rows.row(
+        "folders of the host are bound, also what is mounted in them later",
+        "mkdir -p /var/lib/bound
+         echo host > /var/lib/bound/file
+         same \"$(docker run --rm -v /var/lib/bound:/b:ro $B cat /b/file)\" host
+         docker run --rm --privileged --user 0 -v /var/lib/bound:/b:rshared $B mount -t tmpfs none /b
+         has \"$(cat /proc/mounts)\" ' /var/lib/bound tmpfs'
+         umount /var/lib/bound",
+    );
+    rows.row(
+        "files of the read-only root are no obstacle",
+        "docker run --rm -v /etc/hostname:/h:ro -v /etc/ssl/certs:/c:ro $B cat /h",
+    );
+}
+
+fn security(rows: &mut Rows) {
+    const STATUS: &str = "$B sh -c 'grep -E \"CapEff|Seccomp:|NoNewPrivs\" /proc/self/status'";
+    rows.row(
+        "seccomp is on and capabilities are few by default",
+        &format!(
+            "out=$(docker run --rm --user 0 {STATUS} | tr -s '\\t\\n' '  ')
+             same \"$out\" 'CapEff: 00000000a80425fb NoNewPrivs: 0 Seccomp: 2 '
+             not docker run --rm --user 0 $B unshare -r true"
+        ),
+    );
+    rows.row(
+        "capabilities are dropped and added",
+        &format!(
+            "has \"$(docker run --rm --user 0 --cap-drop ALL {STATUS})\" 0000000000000000
+             has \"$(docker run --rm --user 0 --cap-drop ALL --cap-add NET_ADMIN {STATUS})\" 0000000000001000
+             has \"$(docker run --rm --security-opt no-new-privileges {STATUS} | tr '\\t' ' ')\" 'NoNewPrivs: 1'"
+        ),
+    );
+    rows.row(
+        "a program runs as the user it is told",
+        "same \"$(docker run --rm --user 1000:2000 $B sh -c 'id -u; id -g' | tr '\\n' ' ')\" '1000 2000 '",
+    );
+    rows.row(
+        "a seccomp profile of one's own",
+        "cat > /tmp/profile.json <<END
+{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"mkdir\", \"mkdirat\"], \"action\": \"SCMP_ACT_ERRNO\"}]}
+END
+         not docker run --rm --user 0 --security-opt seccomp=/tmp/profile.json $B mkdir /x",
+    );
+    rows.row(
+        "what is dangerous in /proc and /sys is out of reach",
+        "same \"$(docker run --rm --user 0 $B sh -c 'head -c 1 /proc/kcore | wc -c')\" 0
+         not docker run --rm --user 0 $B sh -c 'echo 1 > /proc/sys/kernel/panic'",
+    );
+    rows.row(
+        "devices and kernel settings of a container",
+        "docker run --rm --user 0 --device /dev/vda $B test -b /dev/vda
+         same \"$(docker run --rm --sysctl net.core.somaxconn=77 $B cat /proc/sys/net/core/somaxconn)\" 77
+         same \"$(docker run --rm --ulimit nofile=123:123 $B sh -c 'ulimit -n')\" 123",
+    );
+}
+
+fn limits(rows: &mut Rows) {
+    rows.row(
+        "limits arrive in the control group",
+        "out=$(docker run --rm -m 32m --cpus 0.5 --pids-limit 9 --cpuset-cpus 0 $B sh -c \
+           'cd /sys/fs/cgroup; cat memory.max cpu.max pids.max cpuset.cpus.effective' | tr '\\n' ' ')
+         same \"$out\" '33554432 50000 100000 9 0 '",
+    );
+    rows.row(
+        "a container that takes more memory than it may is killed, and only it",
+        "docker run --name hungry -m 16m --memory-swap 16m $B sh -c 'x=a; while :; do x=$x$x; done' || code=$?
+         same \"$code\" 137
+         same \"$(docker inspect -f '{{.State.OOMKilled}}' hungry)\" true
+         docker exec web true
+         docker rm hungry",
+    );
+    rows.row(
+        "a container that takes more time than it may is held back",
+        "docker run -d --name busy --user 0 --cpus 0.1 $B sh -c 'while :; do :; done'
+         soon 'docker exec busy grep -q \"^nr_throttled [1-9]\" /sys/fs/cgroup/cpu.stat'
+         docker update --cpus 0.3 busy
+         has \"$(docker exec busy cat /sys/fs/cgroup/cpu.max)\" '30000 '
+         docker rm -f busy",
+    );
+    rows.row(
+        "a container has no more processes than it may",
+        "out=$(docker run --rm --pids-limit 4 $B sh -c 'for i in 1 2 3 4 5 6; do sleep 1 & done; wait' 2>&1) || true
+         has \"$out\" fork",
+    );
+}
+
+fn care(rows: &mut Rows) {
+    rows.row(
+        "the health of a container is watched",
+        "docker run -d --name well --tmpfs /t:mode=1777 --health-cmd 'test ! -e /t/ill' --health-interval 1s \
+           --health-retries 1 $B sleep 100000
+         soon '[ \"$(docker inspect -f {{.State.Health.Status}} well)\" = healthy ]'
+         docker exec well touch /t/ill
+         soon '[ \"$(docker inspect -f {{.State.Health.Status}} well)\" = unhealthy ]'
+         docker rm -f well",
+    );
+    rows.row(
+        "restart policies are followed",
+        "docker run -d --name failing --restart on-failure:2 $B sh -c 'exit 3'
+         docker run -d --name steady --restart unless-stopped $B sh -c 'sleep 0.1'
+         soon '[ \"$(docker inspect -f \"{{.RestartCount}} {{.State.Status}}\" failing)\" = \"2 exited\" ]'
+         soon '[ \"$(docker inspect -f {{.RestartCount}} steady)\" -gt 1 ]'
+         docker stop steady
+         same \"$(docker inspect -f '{{.State.Running}}' steady)\" false
+         docker rm failing steady",
+    );
+    rows.row(
+        "what is not used is removed",
+        "docker rm -f web
+         docker system prune -af --volumes > /dev/null
+         same \"$(docker ps -aq)\" ''
+         has \"$(docker system df)\" Images",
+    );
+}
+
+fn compose(rows: &mut Rows) {
+    rows.row(
+        "a Compose project of several services comes up",
+        "docker load -q -i /usr/lib/berth/images/*busybox*.tar
+         mkdir -p /tmp/app
+         cd /tmp/app
+         cat > compose.yaml <<END
+services:
+  web:
+    build:
+      dockerfile_inline: |
+        FROM $B
+        COPY page /srv/index.html
+    command: httpd -f -v -p 8080 -h /srv
+    ports: [\"8090:8080\"]
+    depends_on:
+      db: { condition: service_healthy }
+    networks: [outside, between]
+  db:
+    image: $B
+    user: \"0\"
+    command: sh -c 'echo db is up; touch /data/up; exec sleep 100000'
+    volumes: [\"data:/data\"]
+    healthcheck: { test: [\"CMD\", \"test\", \"-e\", \"/data/up\"], interval: 1s }
+    networks: [between]
+    secrets: [word]
+networks:
+  outside:
+  between: { internal: true }
+volumes:
+  data:
+secrets:
+  word: { file: ./word }
+END
+         echo composed > page; echo hidden > word
+         docker compose up -d --wait --build
+         same \"$(wget -qO- 127.0.0.1:8090)\" composed",
+    );
+    rows.row(
+        "its services are listed, log, and are entered",
+        "cd /tmp/app
+         has \"$(docker compose ps)\" '(healthy)'
+         has \"$(docker compose logs db)\" 'db is up'
+         same \"$(docker compose exec -T db cat /run/secrets/word)\" hidden
+         has \"$(docker compose ls)\" app",
+    );
+    rows.row(
+        "its services are multiplied and changed",
+        "cd /tmp/app
+         docker compose up -d --scale db=2 --no-recreate
+         same \"$(docker compose ps -q db | wc -l | tr -d ' ')\" 2
+         sed -i 's/8090/8091/' compose.yaml
+         docker compose up -d --wait
+         same \"$(wget -qO- 127.0.0.1:8091)\" composed",
+    );
+    rows.row(
+        "it goes down and leaves nothing",
+        "cd /tmp/app
+         docker compose down -v
+         same \"$(docker ps -aq)$(docker volume ls -q)\" ''
+         not docker network inspect app_between",
+    );
+}
