@@ -11,6 +11,7 @@ mod disk;
 mod mutate;
 mod network;
 mod program;
+mod release;
 mod text;
 
 pub use mutate::Mutations;
@@ -29,5 +30,13 @@ pub struct Target {
 
 /// All of them.
 pub fn targets() -> Vec<Target> {
-    [disk::TARGETS, text::TARGETS, debian::TARGETS, network::TARGETS, program::TARGETS].concat()
+    [
+        disk::TARGETS,
+        text::TARGETS,
+        debian::TARGETS,
+        network::TARGETS,
+        program::TARGETS,
+        release::TARGETS,
+    ]
+    .concat()
 }
