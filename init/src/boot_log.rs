@@ -13,9 +13,9 @@ use crate::log;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 use sys::clock::since_boot;
@@ -31,8 +31,10 @@ const MAX_FILE: u64 = 1 << 20;
 const WAITING: usize = 2048;
 /// A file that could not be written is tried again after this time.
 const RETRY: Duration = Duration::from_secs(10);
-/// How long the end waits for the last lines.
+/// How long the end waits for the last lines, and then for the disk.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// The last line. What stands in the kernel's log before it has come by then.
+const LAST: &str = "the log of this boot ends";
 
 enum Entry {
     Line(Duration, String, String),
@@ -40,6 +42,7 @@ enum Entry {
     Close(SyncSender<()>),
 }
 
+static END: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 static TO_WRITER: Mutex<Option<SyncSender<Entry>>> = Mutex::new(None);
 static LOST: AtomicU64 = AtomicU64::new(0);
 
@@ -52,10 +55,12 @@ pub fn begin(first_line: &str) -> Result<(), Error> {
         log::warning(&format!("{FOLDER}: lead to the log of this boot: {e}"));
     }
     let (sender, entries) = sync_channel(WAITING);
-    *TO_WRITER.lock().unwrap_or_else(|e| e.into_inner()) = Some(sender);
+    *TO_WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
     write("berth", first_line);
     let log = BootLog::new(path);
     spawn("boot log", move || follow(&entries, log))?;
+    let (ended, end) = sync_channel(1);
+    *END.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     let records = Records::open(true).on("open", "/dev/kmsg")?;
     spawn("kernel log", move || {
         for record in records.map_while(Result::ok) {
@@ -63,6 +68,11 @@ pub fn begin(first_line: &str) -> Result<(), Error> {
             let ours = record.text.strip_prefix("berth: ");
             let source = if ours.is_some() { "berth" } else { "kernel" };
             send(record.time, source, ours.unwrap_or(&record.text));
+            // Anyone may write there; only we are asked to end.
+            let ending = || END.lock().is_ok_and(|end| end.is_none());
+            if ours == Some(LAST) && ending() {
+                return close(&ended);
+            }
         }
     })
 }
@@ -88,12 +98,22 @@ fn send(time: Duration, source: &str, text: &str) {
 
 /// Writes what has come, and lets go of the file, so that its filesystem can be unmounted.
 pub fn end() {
-    let sender = TO_WRITER.lock().unwrap_or_else(|e| e.into_inner()).take();
-    let Some(sender) = sender else { return };
-    let (done, closed) = sync_channel(1);
-    // A writer that does not take it hangs on the disk.
-    if sender.try_send(Entry::Close(done)).is_ok() {
+    let Some(end) = END.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+    log::detail(LAST);
+    if end.recv_timeout(CLOSE_WITHIN).is_err() {
+        // The kernel's log takes no lines, or too many.
+        let (done, closed) = sync_channel(1);
+        close(&done);
         let _ = closed.recv_timeout(CLOSE_WITHIN);
+    }
+}
+
+/// No further lines; `done` is told when the file is closed. A writer that does not take even this
+/// hangs on the disk.
+fn close(done: &SyncSender<()>) {
+    let sender = TO_WRITER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(sender) = sender {
+        let _ = sender.try_send(Entry::Close(done.clone()));
     }
 }
 

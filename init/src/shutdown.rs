@@ -18,7 +18,7 @@ use sys::{mount, reboot};
 /// For Compose to stop a project's containers, in their order.
 const WORKLOADS_WITHIN: Duration = Duration::from_secs(60);
 /// For dockerd to take in that containers are to end with it.
-const RELOAD_WITHIN: Duration = Duration::from_secs(10);
+const RELOAD_WITHIN: Duration = Duration::from_secs(30);
 /// Beyond the daemon's own deadline.
 const MARGIN: Duration = Duration::from_secs(5);
 /// For dockerd with all its containers, and for containerd.

@@ -57,6 +57,7 @@ fn the_screen_and_the_logs_of_two_boots() {
     let (mut host, _) = boot(&disk.config());
     let previous = sh(&mut host, &format!("{log} /log/previous.log"));
     assert!(previous.starts_with(&text[..200]), "{previous}");
+    assert!(previous.ends_with(" berth: the log of this boot ends\n"), "{previous}");
     assert!(previous.contains(" berth: shutdown: ending processes"), "{previous}");
     assert_eq!(sh(&mut host, "readlink /var/log/berth/current.log").trim(), "boot-2.log");
 }
