@@ -40,6 +40,7 @@ mod var;
 mod verity;
 mod watchdog;
 mod workload;
+mod writable;
 
 use std::process::ExitCode;
 

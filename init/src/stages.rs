@@ -12,6 +12,7 @@ use crate::uefi::Picked;
 use crate::var::{self, Var};
 use crate::{
     cgroup, clock, failure, host_config, identity, log, mounts, panic_record, root, watchdog,
+    writable,
 };
 use contract::Slot;
 use contract::handover::LAST_PANIC;
@@ -110,6 +111,9 @@ pub fn real_root() -> Result<Infallible, Error> {
     stage("load modules that cannot wait", || modules::load_now(&NEEDED_NOW.concat()))?;
     let config =
         stage("read the host configuration", || Ok(host_config::load(&boot.disk, var_keeps)))?;
+    stage("make folders of the root writable", || {
+        if var_keeps { writable::mount_all() } else { Ok(()) }
+    })?;
     stage("take an identity", || {
         identity::set_machine_id(var_keeps)?;
         identity::set_hostname(config.hostname.as_deref().unwrap_or(identity::DEFAULT_HOSTNAME))
