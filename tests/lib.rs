@@ -1,5 +1,6 @@
 //! What the scenarios share: images built once, machines started from copies of them.
 
+pub mod cri;
 pub mod published;
 pub mod registry;
 pub mod rows;

@@ -16,6 +16,8 @@ same() { [ "$1" = "$2" ] || { echo "got '$1' instead of '$2'"; return 1; }; }
 has() { case "$1" in *"$2"*) ;; *) echo "no '$2' in '$1'"; return 1 ;; esac; }
 # It has to fail.
 not() { if "$@"; then echo "worked, and should not have: $*"; return 1; fi; }
+# Where the tasks of a Swarm service run.
+nodes() { docker service ps "$1" -f desired-state=running --format '{{.Node}}' | sort -u | tr '\n' ' '; }
 # It has to hold within a minute.
 soon() {
   end=$(($(date +%s) + 60))

@@ -55,6 +55,8 @@ pub struct Raw {
     pub update: RawUpdate,
     /// `[docker]`
     pub docker: RawDocker,
+    /// `[containerd]`
+    pub containerd: RawContainerd,
     /// `[[registry]]`
     pub registry: Vec<RawRegistry>,
     /// `[sysctl]`
@@ -71,6 +73,16 @@ pub struct Raw {
 pub struct RawDocker {
     /// Whether containers go on running while dockerd does not.
     pub live_restore: Option<bool>,
+}
+
+/// `[containerd]` as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct RawContainerd {
+    /// Whether it speaks to a kubelet.
+    pub cri: Option<bool>,
+    /// The image that holds the namespaces of a pod.
+    pub sandbox_image: Option<String>,
 }
 
 /// `[[workload]]` as it was written.
@@ -108,6 +120,10 @@ pub struct HostConfig {
     pub update: Update,
     /// Whether containers go on running while dockerd does not. Docker refuses it in a swarm.
     pub live_restore: bool,
+    /// Whether containerd speaks to a kubelet, by the Container Runtime Interface.
+    pub cri: bool,
+    /// The image that holds the namespaces of a pod; `None`: containerd's own choice.
+    pub sandbox_image: Option<String>,
     /// Registries that are trusted or found otherwise than by themselves.
     pub registries: Vec<Registry>,
     /// Settings of the kernel, by name.
@@ -163,6 +179,10 @@ impl Raw {
             docker: RawDocker {
                 live_restore: self.docker.live_restore.or(below.docker.live_restore),
             },
+            containerd: RawContainerd {
+                cri: self.containerd.cri.or(below.containerd.cri),
+                sandbox_image: self.containerd.sandbox_image.or(below.containerd.sandbox_image),
+            },
             registry: merge(below.registry, self.registry, |r| &r.name),
             sysctl: below.sysctl.into_iter().chain(self.sysctl).collect(),
             service: merge(below.service, self.service, |s| &s.name),
@@ -192,6 +212,12 @@ impl Raw {
             update.proxy.clone_from(&proxy.https);
             update.no_proxy.clone_from(&proxy.exclude);
         }
+        if let Some(image) = &self.containerd.sandbox_image
+            && !is_image(image)
+        {
+            let why = format!("`{image}` is no image as in registry.example.org/pause:3");
+            return Err(wrong(Wrong::new("containerd.sandbox-image", why)));
+        }
         let registries =
             self.registry.into_iter().enumerate().map(|(i, raw)| {
                 raw.validate().map_err(|wrong| wrong.below(&format!("registry.{i}")))
@@ -214,6 +240,8 @@ impl Raw {
             kernel,
             update,
             live_restore: self.docker.live_restore.unwrap_or(true),
+            cri: self.containerd.cri.unwrap_or(false),
+            sandbox_image: self.containerd.sandbox_image,
             registries: registries.collect::<Result<_, _>>().map_err(wrong)?,
             sysctl: sysctl::validate(self.sysctl).map_err(wrong)?,
             services: services.collect::<Result<_, _>>().map_err(wrong)?,
@@ -274,6 +302,12 @@ fn is_domain(name: &str) -> bool {
 
 fn address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an IP address"))
+}
+
+/// Whether a text can be the name of an image, with its tag or digest.
+fn is_image(name: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
+    (1..=512).contains(&name.len()) && name.bytes().all(known)
 }
 
 /// Whether a relative path leads to a file below the ESP's folder.

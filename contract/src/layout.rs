@@ -180,6 +180,13 @@ pub const CMDLINE_DEBUG_SHELL: &str = "berth.debug-shell";
 /// Where the running system keeps what the builder tells `init`: see `docs/contract.md`.
 pub const LIB_DIR: &str = "usr/lib/berth";
 
+/// The list in [`LIB_DIR`] of folders of the root that can be written, one absolute path a line. What
+/// is written there is kept below [`WRITTEN_DIR`].
+pub const WRITABLE: &str = "writable";
+
+/// For each of [`WRITABLE`], by its path, the layers of an overlay: `upper` and `work`.
+pub const WRITTEN_DIR: &str = "/var/lib/berth/writable";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ fn keys(table: &str) -> BTreeSet<String> {
 }
 
 /// Every table that there is, and how one writes into it.
-const TABLES: [(&str, &str); 15] = [
+const TABLES: [(&str, &str); 16] = [
     ("", "@"),
     ("network", "[network]\n@"),
     ("network.interface", "[[network.interface]]\n@"),
@@ -34,6 +34,7 @@ const TABLES: [(&str, &str); 15] = [
     ("time", "[time]\n@"),
     ("update", "[update]\n@"),
     ("update.window", "[[update.window]]\n@"),
+    ("containerd", "[containerd]\n@"),
     ("docker", "[docker]\n@"),
     ("registry", "[[registry]]\n@"),
     ("service", "[[service]]\n@"),

@@ -38,6 +38,8 @@ struct Raw {
     #[serde(default)]
     drop: Vec<String>,
     #[serde(default)]
+    writable: Vec<String>,
+    #[serde(default)]
     images: Vec<PathBuf>,
     #[serde(default)]
     kernel_arguments: Vec<String>,
@@ -121,6 +123,8 @@ pub struct Definition {
     pub keep: Vec<String>,
     /// Paths that are left out.
     pub drop: Vec<String>,
+    /// Folders of the root, by absolute path, that can be written; what is written is kept in `/var`.
+    pub writable: Vec<String>,
     /// Container images to preload: OCI archives, or container definitions (`.toml`) to build.
     pub images: Vec<PathBuf>,
     /// Added to the kernel command line.
@@ -177,6 +181,13 @@ impl Raw {
                     .with_hint("one argument a string; those that start with berth. are ours"));
             }
         }
+        for (i, folder) in self.writable.iter().enumerate() {
+            let key = format!("writable.{i}");
+            check_writable(folder).map_err(|why| wrong(&key, format!("`{folder}` {why}")))?;
+            if self.writable[..i].iter().any(|other| nested(other, folder)) {
+                return Err(wrong(&key, format!("`{folder}` lies in another one, or holds it")));
+            }
+        }
         let (sizes, sector_size) =
             self.partitions.validate().map_err(|(key, why)| wrong(&key, why))?;
         let host_config = match self.host_config {
@@ -210,6 +221,7 @@ impl Raw {
             recommends: self.recommends,
             keep: self.keep,
             drop: self.drop,
+            writable: self.writable,
             kernel_arguments: self.kernel_arguments,
             host_config,
             update_root,
@@ -223,6 +235,29 @@ impl Raw {
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c))
+}
+
+/// A folder that may become an overlay: nothing of what verifies and runs the host lies there.
+fn check_writable(folder: &str) -> Result<(), &'static str> {
+    let plain = |part: &str| {
+        let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        !["", ".", ".."].contains(&part) && part.bytes().all(known)
+    };
+    let parts: Vec<&str> = folder.split('/').skip(1).collect();
+    match parts[..] {
+        _ if !folder.starts_with('/') || !parts.iter().all(|part| plain(part)) => {
+            Err("is no absolute path of letters, digits and . _ -")
+        }
+        ["etc" | "opt" | "srv", _, ..] | ["usr", "libexec" | "local" | "share", _, ..] => Ok(()),
+        _ => Err("must lie below /etc, /opt, /srv, /usr/libexec, /usr/local or /usr/share"),
+    }
+}
+
+/// Whether one folder is the other, or lies in it.
+fn nested(one: &str, other: &str) -> bool {
+    let within =
+        |a: &str, b: &str| a.strip_prefix(b).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+    within(one, other) || within(other, one)
 }
 
 #[cfg(test)]
@@ -283,6 +318,18 @@ mod tests {
                 "/x.toml:5:21: kernel-arguments: `berth.x` is not allowed",
             ),
             ("images = [\"y.tar\"]", "/x.toml:5:11: images: there is no file /y.tar"),
+            (
+                "writable = [\"/usr/bin\"]",
+                "/x.toml:5:13: writable: `/usr/bin` must lie below /etc, /opt,",
+            ),
+            (
+                "writable = [\"/opt/../etc\"]",
+                "/x.toml:5:13: writable: `/opt/../etc` is no absolute path",
+            ),
+            (
+                "writable = [\"/etc/a/b\", \"/etc/a\"]",
+                "/x.toml:5:25: writable: `/etc/a` lies in another one",
+            ),
             ("drop = 3", "/x.toml:5:8: drop: invalid type: integer `3`, expected a sequence"),
         ];
         for (text, expected) in cases {

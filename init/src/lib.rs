@@ -42,6 +42,7 @@ mod var;
 mod verity;
 mod watchdog;
 mod workload;
+mod writable;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@ use crate::error::{Error, On};
 use crate::registry;
 use crate::supervisor::lifecycle::Limits;
 use crate::supervisor::{Program, Service, Target};
-use contract::host_config::{self, HostConfig, Proxy};
+use contract::host_config::{self, HostConfig};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::io;
@@ -78,28 +78,49 @@ impl Runtime {
     }
 }
 
-/// containerd, with its configuration written. It reaches registries through `proxy`.
-pub fn containerd(proxy: &Proxy) -> Result<Service, Error> {
-    fs::write(CONTAINERD_CONFIG, containerd_config()).on("write", CONTAINERD_CONFIG)?;
+/// containerd, with its configuration written.
+pub fn containerd(config: &HostConfig) -> Result<Service, Error> {
+    fs::write(CONTAINERD_CONFIG, containerd_config(config.cri, config.sandbox_image.as_deref()))
+        .on("write", CONTAINERD_CONFIG)?;
     let args = ["--config", CONTAINERD_CONFIG].map(str::to_owned).into();
     Ok(Service {
         name: CONTAINERD,
-        program: Program { path: CONTAINERD_PATH.into(), args, env: proxy.environment() },
+        program: Program { path: CONTAINERD_PATH.into(), args, env: config.proxy.environment() },
         oom_score_adj: -999,
         limits: Limits { ready: Duration::from_secs(120), stop: Duration::from_secs(20) },
         target: Target::Log,
     })
 }
 
-/// Without the Kubernetes interface, which nobody here speaks to: it takes longest to start. /opt
-/// cannot be written, so its plugin gets a folder below /var.
-fn containerd_config() -> &'static str {
-    "version = 2\n\
-     root = \"/var/lib/containerd\"\n\
-     state = \"/run/containerd\"\n\
-     disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-     [plugins.\"io.containerd.internal.v1.opt\"]\n\
-     path = \"/var/lib/containerd/opt\"\n"
+/// The Kubernetes interface takes longest to start, so it is left out unless somebody speaks to it.
+/// /opt cannot be written, so its plugin gets a folder below /var.
+fn containerd_config(cri: bool, sandbox_image: Option<&str>) -> String {
+    let mut text = "version = 2\n\
+                    root = \"/var/lib/containerd\"\n\
+                    state = \"/run/containerd\"\n"
+        .to_owned();
+    if !cri {
+        text += "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+    }
+    text += "[plugins.\"io.containerd.internal.v1.opt\"]\n\
+             path = \"/var/lib/containerd/opt\"\n";
+    if cri {
+        text += "[plugins.\"io.containerd.grpc.v1.cri\"]\n";
+        if let Some(image) = sandbox_image {
+            text += &format!("sandbox_image = \"{image}\"\n");
+        }
+        // There is no systemd that could own control groups.
+        text += "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n\
+                 runtime_type = \"io.containerd.runc.v2\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n\
+                 SystemdCgroup = false\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".registry]\n\
+                 config_path = \"/etc/containerd/certs.d\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
+                 bin_dir = \"/opt/cni/bin\"\n\
+                 conf_dir = \"/etc/cni/net.d\"\n";
+    }
+    text
 }
 
 /// dockerd, with its configuration written. It waits a minute for containerd.
@@ -284,7 +305,17 @@ mod tests {
 
     #[test]
     fn containerd_reads_its_configuration() {
-        let config: toml::Table = containerd_config().parse().expect("TOML");
-        assert_eq!(config["version"].as_integer(), Some(2));
+        let read =
+            |cri, image| -> toml::Table { containerd_config(cri, image).parse().expect("TOML") };
+        let plain = read(false, None);
+        assert_eq!(plain["version"].as_integer(), Some(2));
+        assert_eq!(plain["disabled_plugins"][0].as_str(), Some("io.containerd.grpc.v1.cri"));
+        let speaking = read(true, Some("pause:3"));
+        assert!(!speaking.contains_key("disabled_plugins"));
+        let cri = &speaking["plugins"]["io.containerd.grpc.v1.cri"];
+        assert_eq!(cri["sandbox_image"].as_str(), Some("pause:3"));
+        assert_eq!(cri["cni"]["bin_dir"].as_str(), Some("/opt/cni/bin"));
+        let options = &cri["containerd"]["runtimes"]["runc"]["options"];
+        assert_eq!(options["SystemdCgroup"].as_bool(), Some(false));
     }
 }

@@ -112,7 +112,7 @@ pub fn run(
     match &host.var_problem {
         None => {
             registry::write(&host.config.registries);
-            supervisor.start(runtime::containerd(&host.config.proxy)?)?;
+            supervisor.start(runtime::containerd(&host.config)?)?;
         }
         Some(why) => log::warning(&format!("no containers without /var: {why}")),
     }
@@ -120,6 +120,8 @@ pub fn run(
         slot: host.slot.map_or("-", Slot::name).to_owned(),
         version: host.version.clone(),
         image: host.image.clone(),
+        // Where a kubelet's images are.
+        namespace: if host.config.cri { "k8s.io" } else { "default" },
     };
     let workloads = Workloads::new(runtime, &host.config.workloads, facts);
     let trial = care.is_on_trial().then(|| Trial::new(host.config.update.trial));

@@ -250,17 +250,21 @@ fn mounts() -> Vec<String> {
     mounts_to_end(&text)
 }
 
-/// Targets to unmount, the newest first: `/var`, what lies below it, and what containers mounted
-/// below `/run`. Their overlays keep the filesystem of `/var` busy even when it is out of sight.
+/// Targets to unmount, the newest first: `/var`, what lies below it, what containers mounted below
+/// `/run`, and overlays. These keep the filesystem of `/var` busy even when it is out of sight.
 fn mounts_to_end(mountinfo: &str) -> Vec<String> {
     let below = |target: &str, parent: &str| {
         target.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'))
     };
     let mut targets: Vec<String> = mountinfo
         .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape)
-        .filter(|target| target == "/var" || below(target, "/var") || below(target, "/run"))
+        .filter_map(|line| {
+            let target = unescape(line.split(' ').nth(4)?);
+            let is_overlay =
+                line.split(" - ").nth(1).is_some_and(|end| end.starts_with("overlay "));
+            let ends = target == "/var" || below(&target, "/var") || below(&target, "/run");
+            (ends || is_overlay).then_some(target)
+        })
         .collect();
     targets.reverse();
     targets
@@ -298,10 +302,12 @@ mod tests {
             21 20 0:5 / /proc rw - proc proc rw\n\
             22 20 254:9 / /var rw - ext4 /dev/vda9 rw\n\
             23 22 0:50 / /var/lib/docker/overlay2/a\\040b/merged rw - overlay overlay rw\n\
+            27 20 0:53 / /opt/cni rw - overlay overlay rw\n\
             26 20 0:52 / /run rw - tmpfs tmpfs rw\n\
             24 20 0:51 / /variety rw - tmpfs tmpfs rw\n\
             25 20 0:4 net:[4026532288] /run/docker/netns/x rw - nsfs nsfs rw\n";
-        let expected = ["/run/docker/netns/x", "/var/lib/docker/overlay2/a b/merged", "/var"];
+        let expected =
+            ["/run/docker/netns/x", "/opt/cni", "/var/lib/docker/overlay2/a b/merged", "/var"];
         assert_eq!(mounts_to_end(mountinfo), expected);
         assert_eq!(mounts_to_end(""), [""; 0]);
     }

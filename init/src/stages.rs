@@ -13,7 +13,7 @@ use crate::uefi::Picked;
 use crate::var::{self, Var};
 use crate::{
     boot_log, cgroup, clock, failure, host_config, identity, log, mounts, panic_record, root,
-    watchdog,
+    watchdog, writable,
 };
 use contract::Slot;
 use contract::handover::LAST_PANIC;
@@ -126,6 +126,9 @@ pub fn real_root() -> Result<Infallible, Error> {
             Ok(())
         })?;
     }
+    stage("make folders of the root writable", || {
+        if var_keeps { writable::mount_all() } else { Ok(()) }
+    })?;
     stage("take an identity", || {
         identity::set_machine_id(var_keeps)?;
         identity::set_hostname(config.hostname.as_deref().unwrap_or(identity::DEFAULT_HOSTNAME))

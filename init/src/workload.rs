@@ -48,6 +48,8 @@ pub struct Facts {
     pub version: String,
     /// What tells this image from every other: archives are loaded anew when it changes.
     pub image: String,
+    /// Where archives are loaded to in containerd.
+    pub namespace: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,12 +318,13 @@ impl Workloads {
 
     fn start_loads(&mut self, supervisor: &mut Supervisor) {
         let mut running = self.loads.iter().filter(|load| load.task.is_some()).count();
-        let runtime = self.runtime;
+        let (runtime, namespace) = (self.runtime, self.facts.namespace);
         self.loads.retain_mut(|load| {
             if load.task.is_some() || running >= LOADS {
                 return true;
             }
-            match supervisor.run("images", &load_command(runtime, &load.path), LOAD_WITHIN) {
+            let command = load_command(runtime, namespace, &load.path);
+            match supervisor.run("images", &command, LOAD_WITHIN) {
                 Ok(id) => {
                     running += 1;
                     load.task = Some(id);
@@ -434,12 +437,12 @@ fn up_command(workload: &Workload, file: &Path, env: &[(String, String)]) -> Pro
     docker_command(&args, env)
 }
 
-fn load_command(runtime: Runtime, archive: &Path) -> Program {
+fn load_command(runtime: Runtime, namespace: &str, archive: &Path) -> Program {
     let archive = archive.display().to_string();
     match runtime {
         Runtime::Docker => docker_command(&["load", "--quiet", "--input", &archive], &[]),
         Runtime::Containerd => {
-            ctr_command(&["--namespace", "default", "images", "import", &archive])
+            ctr_command(&["--namespace", namespace, "images", "import", &archive])
         }
     }
 }
@@ -458,7 +461,12 @@ mod tests {
     }
 
     fn facts() -> Facts {
-        Facts { slot: "b".into(), version: "1.2.3".into(), image: "abc".into() }
+        Facts {
+            slot: "b".into(),
+            version: "1.2.3".into(),
+            image: "abc".into(),
+            namespace: "default",
+        }
     }
 
     #[test]

@@ -388,6 +388,7 @@ services:
         FROM $B
         COPY page /srv/index.html
     command: httpd -f -v -p 8080 -h /srv
+    stop_grace_period: 1s
     ports: [\"8090:8080\"]
     depends_on:
       db: { condition: service_healthy }
@@ -397,6 +398,7 @@ services:
     user: \"0\"
     command: sh -c 'echo db is up; touch /data/up; exec sleep 100000'
     volumes: [\"data:/data\"]
+    stop_grace_period: 1s
     healthcheck: { test: [\"CMD\", \"test\", \"-e\", \"/data/up\"], interval: 1s }
     networks: [between]
     secrets: [word]

@@ -302,6 +302,10 @@ fn mistakes_in_registries_services_and_settings_are_named() {
         ("[[service]]\nname = \"a\"", "1:1: service.program: `` is no program"),
         ("[sysctl]\n\"etc.x\" = 1", "2:1: sysctl: `etc.x` is no setting as in vm.max_map_count"),
         ("[sysctl]\n\"vm.x\" = true", "a number or a text"),
+        (
+            "[containerd]\nsandbox-image = \"a b\"",
+            "2:1: containerd.sandbox-image: `a b` is no image",
+        ),
         ("[docker]\nlive-restor = 1", "2:1: unknown field `live-restor`"),
     ];
     for (text, expected) in cases {

@@ -73,6 +73,10 @@ pub fn compose(
     let epoch = tree.iter().map(|(_, node)| node.mtime).max().unwrap_or(0);
     for (_, node) in tree.iter_mut() {
         node.mtime = node.mtime.clamp(0, epoch);
+        // Nobody on the host is anybody but root.
+        if matches!(node.kind, Kind::File(_)) {
+            node.mode &= !0o6000;
+        }
     }
 
     let (kernel_release, kernel) = kernel(&tree)?;

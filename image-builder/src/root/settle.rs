@@ -6,7 +6,7 @@ use crate::definition::Definition;
 use crate::guest::Programs;
 use crate::tree::{Kind, Node, Tree};
 use crate::{Error, Result};
-use contract::layout::LIB_DIR;
+use contract::layout::{LIB_DIR, WRITABLE};
 use contract::release::TRUSTED_ROOT;
 
 /// The CA bundle, as `update-ca-certificates` writes it: every certificate of the package, by
@@ -122,11 +122,20 @@ pub(super) fn settle(
     text(&format!("{LIB_DIR}/build-time"), format!("{epoch}\n"));
     text(&format!("{LIB_DIR}/modules.load"), contents::MODULES.join("\n") + "\n");
     text(&format!("{LIB_DIR}/modules.last"), contents::LAST_MODULES.join("\n") + "\n");
+    if !definition.writable.is_empty() {
+        text(&format!("{LIB_DIR}/{WRITABLE}"), definition.writable.join("\n") + "\n");
+    }
     if let Some(host_config) = &definition.host_config {
         text(&format!("{LIB_DIR}/host.toml"), host_config.clone());
     }
     if let Some(root) = &definition.update_root {
         tree.insert(TRUSTED_ROOT, Node::file(root.clone(), epoch));
+    }
+    for folder in &definition.writable {
+        let path = folder.trim_start_matches('/');
+        if tree.get(&tree.resolve(path)).is_none() {
+            tree.insert(path, Node::directory(epoch));
+        }
     }
     tree.insert("etc/ssl/certs/ca-certificates.crt", Node::file(ca_bundle, epoch));
 
