@@ -72,6 +72,7 @@ pub fn arguments(
     let card = match config.nic {
         Nic::Virtio => Some("-device virtio-net-pci,netdev=net,romfile="),
         Nic::E1000e => Some("-device e1000e,netdev=net,romfile="),
+        Nic::Igb => Some("-device igb,netdev=net,romfile="),
         Nic::None => None,
     };
     if let Some(card) = card {
@@ -209,6 +210,7 @@ mod tests {
                 "-device virtio-scsi-pci -device scsi-hd,drive=disk,bootindex=0 ",
             ),
             (Config { nic: Nic::E1000e, ..plain() }, "-device e1000e,netdev=net,romfile= "),
+            (Config { nic: Nic::Igb, ..plain() }, "-device igb,netdev=net,romfile= "),
             (Config { memory_mib: 512, cpus: 1, ..plain() }, " -m 512 -smp 1 "),
             (
                 Config {
