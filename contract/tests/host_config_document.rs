@@ -22,7 +22,7 @@ fn keys(table: &str) -> BTreeSet<String> {
 }
 
 /// Every table that there is, and how one writes into it.
-const TABLES: [(&str, &str); 12] = [
+const TABLES: [(&str, &str); 14] = [
     ("", "@"),
     ("network", "[network]\n@"),
     ("network.interface", "[[network.interface]]\n@"),
@@ -32,6 +32,8 @@ const TABLES: [(&str, &str); 12] = [
     ("network.interface.vlan", "[[network.interface]]\nvlan = { @ }"),
     ("proxy", "[proxy]\n@"),
     ("time", "[time]\n@"),
+    ("data", "[data]\n@"),
+    ("kernel", "[kernel]\n@"),
     ("update", "[update]\n@"),
     ("update.window", "[[update.window]]\n@"),
     ("workload", "[[workload]]\n@"),

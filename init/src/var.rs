@@ -42,6 +42,13 @@ const FOLDER: &str = "/var";
 /// What tells a `/var` of ours, once it was made, from one whose content is lost.
 const OURS: &str = "/var/lib/berth";
 
+/// How much of it containers cannot fill, so that there is room for what keeps the host going: the
+/// runtime's databases, logs, configuration, updates. It is for whoever has CAP_SYS_RESOURCE, which
+/// the daemons have and containers have not unless they are given it.
+const RESERVED_PERCENT: &str = "1";
+/// By default it is for user 0 too, whom many containers run as; nobody is this one.
+const MOUNT_OPTIONS: &str = "errors=remount-ro,resuid=4294967294";
+
 /// What became of `/var`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Var {
@@ -235,7 +242,7 @@ fn grown(disk: &Disk) -> Result<KernelPartition, Error> {
 fn mount_data(device: &str) -> Result<(), Error> {
     // See `bring`.
     let limits = Limits { no_atime: true, ..Limits::KERNEL };
-    mount(device, FOLDER, "ext4", limits, "errors=remount-ro").on("mount", FOLDER)
+    mount(device, FOLDER, "ext4", limits, MOUNT_OPTIONS).on("mount", FOLDER)
 }
 
 /// Checks the filesystem that is there, and mounts it. What was repaired is told to `note`.
@@ -259,7 +266,7 @@ fn make(device: &str) -> Result<(), Error> {
     // superblock, and the filesystem is lost for nothing.
     let arguments = [
         &["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-O", "^orphan_file"],
-        &["-L", "data", device][..],
+        &["-m", RESERVED_PERCENT, "-L", "data", device][..],
     ]
     .concat();
     let finished = tool::run(MAKE, &arguments, MAKE_BOUND)?;

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn each_choice_changes_its_part() {
         let plain = || Config::new("/a.raw");
-        let cases: [(Config, &str); 15] = [
+        let cases: [(Config, &str); 16] = [
             (Config { disk: Disk::Nvme, ..plain() }, "-device nvme,drive=disk,serial=berth,boot"),
             (Config { disk: Disk::Ahci, ..plain() }, "-device ide-hd,drive=disk,bus=ide.0,boot"),
             (

@@ -197,13 +197,6 @@ fn what_nobody_can_do_and_what_containers_still_can() {
     let config = disk.host_config("[time]\nservers = []\n");
     let (mut host, _) = boot(&qemu::Config { host_config: Some(config), ..disk.config() });
     host.wait_for_line("berth: the kernel takes no more modules", SOON).expect("closed");
-    eprintln!(
-        "MEASURE {}",
-        sh(
-            &mut host,
-            "busybox awk '{s+=$2; n++} END {print n, s}' /proc/modules; busybox head -3 /proc/meminfo; busybox dmesg | busybox grep -E 'berth: (ready|the kernel)'"
-        )
-    );
     let mut broken = Vec::new();
     for (name, command, shown) in ROWS {
         let output = host.shell(command, Duration::from_secs(120)).expect("the shell answers");
