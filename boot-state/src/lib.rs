@@ -6,8 +6,11 @@
 
 use contract::Slot;
 use contract::data_mark::DataMark;
+use contract::data_place::DataPlace;
 use contract::journal::{Entry, TEXT_LEN, Writer, next_number};
-use contract::layout::{BLOCK, DATA_MARK_OFFSET, JOURNAL_ENTRIES, JOURNAL_OFFSET, RECORD_OFFSETS};
+use contract::layout::{
+    BLOCK, DATA_MARK_OFFSET, DATA_PLACE_OFFSET, JOURNAL_ENTRIES, JOURNAL_OFFSET, RECORD_OFFSETS,
+};
 use contract::record::{Record, Stored, read_copies};
 use contract::text::Text;
 use std::io;
@@ -112,6 +115,16 @@ impl<D: BlockDevice> BootState<D> {
     pub fn set_data_mark(&self, mark: DataMark) -> io::Result<()> {
         self.write(DATA_MARK_OFFSET, &mark.encode())
     }
+
+    /// Which disk `/var` lies on.
+    pub fn data_place(&self) -> io::Result<DataPlace> {
+        Ok(DataPlace::decode(&self.read(DATA_PLACE_OFFSET)?))
+    }
+
+    /// Notes which disk `/var` lies on.
+    pub fn set_data_place(&self, place: &DataPlace) -> io::Result<()> {
+        self.write(DATA_PLACE_OFFSET, &place.encode())
+    }
 }
 
 fn at(action: &'static str, offset: u64) -> impl FnOnce(io::Error) -> io::Error {
@@ -201,6 +214,8 @@ mod tests {
     fn the_journal_counts_on_and_the_mark_stays_apart() {
         let state = BootState::new(Memory::with([&[0; BLOCK], &[0; BLOCK]]));
         state.set_data_mark(DataMark::Making).expect("written");
+        let place = DataPlace { disk: Text::new("sdb"), preparing: true };
+        state.set_data_place(&place).expect("written");
         for i in 1..=JOURNAL_ENTRIES + 1 {
             state.journal(Writer::Init, Some(Slot::A), &format!("line {i}")).expect("written");
         }
@@ -209,5 +224,6 @@ mod tests {
         let last = entries.last().expect("entries");
         assert_eq!((entries[0].number, last.number, last.text.as_str()), (2, 257, "line 257"));
         assert_eq!(state.data_mark().expect("readable"), DataMark::Making);
+        assert_eq!(state.data_place().expect("readable"), place);
     }
 }

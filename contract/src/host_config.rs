@@ -5,6 +5,7 @@
 //! [`Raw::validate`] turns the result into a [`HostConfig`] or says what is wrong. Nothing uses a
 //! layer that was not validated.
 
+mod data;
 mod interface;
 mod kernel;
 mod network;
@@ -15,6 +16,7 @@ mod sysctl;
 mod time;
 mod topology;
 
+pub use data::{Data, RawData, Unrepairable};
 pub use kernel::{Kernel, ModuleLoading, RawKernel};
 pub use network::{
     Bond, BondMode, Bridge, Device, Interface, Ipv6, Link, RawBond, RawBridge, RawInterface,
@@ -49,6 +51,8 @@ pub struct Raw {
     pub proxy: RawProxy,
     /// `[time]`
     pub time: RawTime,
+    /// `[data]`
+    pub data: RawData,
     /// `[kernel]`
     pub kernel: RawKernel,
     /// `[update]`
@@ -114,6 +118,8 @@ pub struct HostConfig {
     pub proxy: Proxy,
     /// SNTP servers. Empty: nobody is asked.
     pub time_servers: Vec<TimeServer>,
+    /// Where `/var` lies.
+    pub data: Data,
     /// What is asked of the kernel.
     pub kernel: Kernel,
     /// Where updates come from and what they have to show.
@@ -174,6 +180,7 @@ impl Raw {
             network: self.network.over(below.network),
             proxy: self.proxy.over(below.proxy),
             time: self.time.over(below.time),
+            data: self.data.over(below.data),
             kernel: self.kernel.over(below.kernel),
             update: self.update.over(below.update),
             docker: RawDocker {
@@ -205,6 +212,7 @@ impl Raw {
         let network = self.network.validate().map_err(|w| wrong(w.below("network")))?;
         let proxy = self.proxy.validate().map_err(|w| wrong(w.below("proxy")))?;
         let time_servers = self.time.validate().map_err(|w| wrong(w.below("time")))?;
+        let data = self.data.validate().map_err(|w| wrong(w.below("data")))?;
         let kernel = self.kernel.validate().map_err(|w| wrong(w.below("kernel")))?;
         let mut update = self.update.validate().map_err(|(key, why)| wrong(Wrong(key, why)))?;
         // `[update]` may name one of its own.
@@ -237,6 +245,7 @@ impl Raw {
             interfaces: network.interfaces,
             proxy,
             time_servers,
+            data,
             kernel,
             update,
             live_restore: self.docker.live_restore.unwrap_or(true),

@@ -154,6 +154,9 @@ pub const JOURNAL_ENTRIES: u64 = 256;
 /// Byte offset in `berth-state` of the [data mark](crate::data_mark).
 pub const DATA_MARK_OFFSET: u64 = 3 * MIB;
 
+/// Byte offset in `berth-state` of the [data place](crate::data_place).
+pub const DATA_PLACE_OFFSET: u64 = DATA_MARK_OFFSET + BLOCK as u64;
+
 /// Data and hash block size in bytes of the dm-verity trees.
 pub const VERITY_BLOCK: usize = 4096;
 
@@ -196,7 +199,8 @@ mod tests {
         assert!(RECORD_OFFSETS[0] + BLOCK as u64 <= RECORD_OFFSETS[1]);
         assert!(RECORD_OFFSETS[1] + BLOCK as u64 <= JOURNAL_OFFSET);
         assert!(JOURNAL_OFFSET + JOURNAL_ENTRIES * BLOCK as u64 <= DATA_MARK_OFFSET);
-        assert!(DATA_MARK_OFFSET + BLOCK as u64 <= STATE_SIZE);
+        assert!(DATA_MARK_OFFSET + BLOCK as u64 <= DATA_PLACE_OFFSET);
+        assert!(DATA_PLACE_OFFSET + BLOCK as u64 <= STATE_SIZE);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 pub mod boot;
 pub mod data_mark;
+pub mod data_place;
 pub mod gpt;
 pub mod journal;
 pub mod layout;

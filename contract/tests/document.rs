@@ -41,6 +41,7 @@ fn offsets_are_as_documented() {
     let size = layout::JOURNAL_ENTRIES * layout::BLOCK as u64;
     assert_eq!(journal[1], size.to_string());
     assert_eq!(row(&document, &layout::DATA_MARK_OFFSET.to_string())[2], "data mark");
+    assert_eq!(row(&document, &layout::DATA_PLACE_OFFSET.to_string())[2], "data place");
     for key in [layout::CMDLINE_ROOT_HASH, layout::CMDLINE_VERSION, layout::CMDLINE_DEBUG_SHELL] {
         row(&document, &format!("`{key}`"));
     }

@@ -22,7 +22,7 @@ fn keys(table: &str) -> BTreeSet<String> {
 }
 
 /// Every table that there is, and how one writes into it.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 18] = [
     ("", "@"),
     ("network", "[network]\n@"),
     ("network.interface", "[[network.interface]]\n@"),
@@ -32,6 +32,8 @@ const TABLES: [(&str, &str); 16] = [
     ("network.interface.vlan", "[[network.interface]]\nvlan = { @ }"),
     ("proxy", "[proxy]\n@"),
     ("time", "[time]\n@"),
+    ("data", "[data]\n@"),
+    ("kernel", "[kernel]\n@"),
     ("update", "[update]\n@"),
     ("update.window", "[[update.window]]\n@"),
     ("containerd", "[containerd]\n@"),

@@ -7,7 +7,7 @@ use contract::record::{Record, SlotEntry};
 use contract::text::Text;
 use contract::trailer::Trailer;
 use contract::verity::Superblock;
-use contract::{data_mark::DataMark, journal, record, trailer};
+use contract::{data_mark::DataMark, data_place::DataPlace, journal, record, trailer};
 
 pub const TARGETS: &[Target] = &[
     Target { name: "record", run: boot_record, samples: records },
@@ -15,6 +15,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "trailer", run: uki_trailer, samples: trailers },
     Target { name: "gpt", run: gpt, samples: tables },
     Target { name: "data-mark", run: data_mark, samples: marks },
+    Target { name: "data-place", run: data_place, samples: places },
     Target { name: "ext4", run: ext4, samples: ext4_samples },
     Target { name: "verity", run: verity, samples: verity_samples },
 ];
@@ -150,6 +151,19 @@ fn data_mark(data: &[u8]) -> bool {
         assert_eq!(DataMark::decode(&mark.encode()), mark);
     }
     marks[1] != DataMark::Unknown
+}
+
+fn places() -> Vec<Vec<u8>> {
+    vec![DataPlace { disk: Text::new("naa.5000c500a1b2c3d4"), preparing: true }.encode().to_vec()]
+}
+
+/// Whatever was read is written as the same again.
+fn data_place(data: &[u8]) -> bool {
+    let places = [block(data), sealed(data)].map(|block| DataPlace::decode(&block));
+    for place in places {
+        assert_eq!(DataPlace::decode(&place.encode()), place);
+    }
+    places[1] != DataPlace::SYSTEM
 }
 
 fn ext4_samples() -> Vec<Vec<u8>> {

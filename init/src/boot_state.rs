@@ -3,6 +3,7 @@
 use crate::error::{Error, On};
 use contract::Slot;
 use contract::data_mark::DataMark;
+use contract::data_place::DataPlace;
 use contract::journal::Writer;
 use contract::layout::BLOCK;
 use contract::record::{Invalid, Record, State, Stored};
@@ -93,6 +94,19 @@ impl BootState {
     /// Notes how far the making of the `data` filesystem has come.
     pub fn set_data_mark(&self, mark: DataMark) -> Result<(), Error> {
         self.open(true)?.set_data_mark(mark).on("write", self.device.display())
+    }
+
+    /// Which disk `/var` lies on.
+    pub fn data_place(&self) -> Result<DataPlace, Error> {
+        self.open(false)?.data_place().on("read", self.device.display())
+    }
+
+    /// Notes which disk `/var` lies on, unless that is known.
+    pub fn set_data_place(&self, place: &DataPlace) -> Result<(), Error> {
+        match self.data_place()? == *place {
+            true => Ok(()),
+            false => self.open(true)?.set_data_place(place).on("write", self.device.display()),
+        }
     }
 }
 

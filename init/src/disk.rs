@@ -215,15 +215,46 @@ pub fn geometry(name: &str) -> Option<Geometry> {
     (sectors > 0).then_some(Geometry { sector_size, sectors })
 }
 
+/// The kernel names of all disks, in order.
+pub fn names() -> Vec<String> {
+    let entries = fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
+    let disks = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let is_disk = !is_not_a_disk(&name) && !entry.path().join("partition").exists();
+        is_disk.then_some(name)
+    });
+    let mut names: Vec<String> = disks.collect();
+    names.sort();
+    names
+}
+
+/// Disk `name` by its partition table, with partitions that the kernel has not looked for.
+pub fn open(name: &str) -> Result<Disk, Error> {
+    let node = format!("/dev/{name}");
+    let geometry = geometry(name).ok_or_else(|| Error::Disk(format!("disk {name} is gone")))?;
+    let file = File::open(&node).on("open", &node)?;
+    let table = table::read(&file, &node, geometry)?.table;
+    let candidate = Candidate { name: name.to_owned(), table };
+    add_missing(&candidate);
+    let start = Instant::now();
+    loop {
+        let disk = with_devices(&candidate);
+        let there = disk.devices.values().all(|node| Path::new(node).exists());
+        if there && disk.devices.len() == known_entries(&candidate.table).len() {
+            return Ok(disk);
+        }
+        if start.elapsed() > PARTITION_PATIENCE {
+            return Err(Error::Disk(format!("the partitions of disk {name} do not appear")));
+        }
+        std::thread::sleep(LOOK / 10);
+    }
+}
+
 /// All disks with a partition table, and what the others are.
 fn scan() -> (Vec<Candidate>, Vec<String>) {
     let mut candidates = Vec::new();
     let mut others = Vec::new();
-    for entry in fs::read_dir("/sys/class/block").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if is_not_a_disk(&name) || entry.path().join("partition").exists() {
-            continue;
-        }
+    for name in names() {
         let Some(geometry) = geometry(&name) else { continue };
         let table = File::open(format!("/dev/{name}"))
             .on("open", &name)
@@ -233,7 +264,6 @@ fn scan() -> (Vec<Candidate>, Vec<String>) {
             Err(e) => others.push(crate::error::chain(&e)),
         }
     }
-    candidates.sort_by(|one, other| one.name.cmp(&other.name));
     (candidates, others)
 }
 

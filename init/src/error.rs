@@ -54,6 +54,9 @@ pub enum Error {
     /// `/var` cannot be used.
     #[error("/var cannot be used: {0}")]
     Var(String),
+    /// What was in `/var` is lost, as far as can be told.
+    #[error("/var cannot be used: {0}")]
+    Lost(String),
     /// The boot took too long.
     #[error("not everything that was asked for runs: {0}")]
     Overdue(String),

@@ -9,7 +9,7 @@ use crate::error::{Error, On, chain};
 use crate::handover::RUN_DIR;
 use crate::layers::{Decision, Layer, Origin, Told, decide};
 use crate::log;
-use contract::host_config::{HostConfig, MAX_LEN};
+use contract::host_config::{Data, HostConfig, MAX_LEN};
 use contract::layout::{HOST_CONFIG_FW_CFG, HOST_CONFIG_PATH, Partition};
 use contract::toml_input::InputError;
 use contract::update;
@@ -19,7 +19,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use sys::mount::{Limits, mount, unmount};
 
-/// Modules that [`load`] needs, where they are not built in. FAT wants its character sets by name.
+/// Modules that [`hear`] needs, where they are not built in. FAT wants its character sets by name.
 pub const MODULES: [&str; 6] =
     ["vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "nls_utf8", "qemu_fw_cfg"];
 
@@ -37,43 +37,69 @@ const MOST_BYTES: usize = 8 << 20;
 /// Deepest folder below it that is read.
 const DEEPEST: usize = 4;
 
-/// Reads and decides, says on the console what was wrong, and keeps what is good for the next
-/// time when `/var` keeps anything.
-pub fn load(disk: &Disk, var_keeps: bool) -> HostConfig {
+/// What this machine is told, before it is known whether that can be used.
+#[derive(Debug)]
+pub struct Heard {
+    image: Result<Option<Layer>, InputError>,
+    now: Result<Told, InputError>,
+}
+
+/// Reads the image's layer, the ESP and the firmware's configuration. What cannot be read counts
+/// when it is decided.
+pub fn hear(disk: &Disk) -> Heard {
     let image = read_bounded(Path::new(IMAGE_LAYER)).and_then(|bytes| layer(IMAGE_LAYER, bytes));
-    let (image, image_problem) = match image {
-        Ok(image) => (image, None),
-        Err(e) => (None, Some(e)),
-    };
-    let now = told(disk);
-    let last_good = var_keeps.then(|| fs::read(LAST_GOOD).ok()).flatten();
-    let last_good = last_good.as_deref().and_then(Told::decode);
-    let now_ref = now.as_ref().map_err(InputError::clone);
-    let Decision { config, origin, problems } = decide(image.as_ref(), now_ref, last_good.as_ref());
-    image_problem.iter().chain(&problems).for_each(say);
-    match origin {
-        Origin::Current => {}
-        Origin::LastGood => log::warning("running on the last good host configuration"),
-        Origin::Image => log::warning("running on the image's default host configuration"),
-        Origin::BuiltIn => log::warning("running without a host configuration"),
+    Heard { image, now: told(disk) }
+}
+
+impl Heard {
+    fn decide(&self, last_good: Option<&Told>) -> Decision {
+        let image = self.image.as_ref().ok().and_then(Option::as_ref);
+        decide(image, self.now.as_ref().map_err(InputError::clone), last_good)
     }
-    let used = match origin {
-        Origin::Current => now.ok(),
-        Origin::LastGood => last_good.clone(),
-        Origin::Image | Origin::BuiltIn => None,
-    };
-    if let Some(used) = used {
-        if let Err(e) = lay_out(&used.files) {
+
+    /// Where `/var` lies, which is needed to read the last good configuration; `None` when that is
+    /// what counts.
+    pub fn data(&self) -> Option<Data> {
+        let Decision { config, origin, .. } = self.decide(None);
+        (origin == Origin::Current).then_some(config.data)
+    }
+
+    /// Decides, says on the console what was wrong, and keeps what is good for the next time when
+    /// `/var` keeps anything.
+    pub fn settle(self, var_keeps: bool) -> HostConfig {
+        let last_good = var_keeps.then(|| fs::read(LAST_GOOD).ok()).flatten();
+        let last_good = last_good.as_deref().and_then(Told::decode);
+        let Decision { config, origin, problems } = self.decide(last_good.as_ref());
+        self.image.as_ref().err().into_iter().chain(&problems).for_each(say);
+        match origin {
+            Origin::Current => {}
+            Origin::LastGood => log::warning("running on the last good host configuration"),
+            Origin::Image => log::warning("running on the image's default host configuration"),
+            Origin::BuiltIn => log::warning("running without a host configuration"),
+        }
+        let used = match origin {
+            Origin::Current => self.now.ok(),
+            Origin::LastGood => last_good.clone(),
+            Origin::Image | Origin::BuiltIn => None,
+        };
+        if let Some(used) = used {
+            keep(&used, var_keeps && last_good.as_ref() != Some(&used));
+        }
+        config
+    }
+}
+
+/// Lays out the files of the configuration that is used; `store`: it is new, and can be kept.
+fn keep(used: &Told, store: bool) {
+    if let Err(e) = lay_out(&used.files) {
+        log::warning(&chain(&e));
+    }
+    if store {
+        let kept = sys::file::replace(Path::new(LAST_GOOD), &used.encode(), 0o600);
+        if let Err(e) = kept.on("keep", LAST_GOOD) {
             log::warning(&chain(&e));
         }
-        if var_keeps && last_good.as_ref() != Some(&used) {
-            let kept = sys::file::replace(Path::new(LAST_GOOD), &used.encode(), 0o600);
-            if let Err(e) = kept.on("keep", LAST_GOOD) {
-                log::warning(&chain(&e));
-            }
-        }
     }
-    config
 }
 
 /// Tells the updater what it is told: it does not read the layers itself.

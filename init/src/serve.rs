@@ -14,6 +14,7 @@ use crate::shutdown;
 use crate::supervisor::{Event, Supervisor, TaskId};
 use crate::sysctl;
 use crate::trial::{Do, Trial};
+use crate::trim;
 use crate::workload::{Facts, Workloads};
 use contract::Slot;
 use contract::console::Ready;
@@ -79,8 +80,9 @@ struct Serving<'a> {
     runtime_ready: bool,
     /// What still loads modules.
     modules: Option<TaskId>,
-    /// Whether the kernel is still to be closed to modules, and what loads the last ones.
-    to_close: bool,
+    /// Whether what comes after the boot was begun.
+    settled: bool,
+    /// What loads the last modules.
     last_modules: Option<TaskId>,
     network: Network,
     clock_asked: bool,
@@ -131,7 +133,7 @@ pub fn run(
         runtime,
         runtime_ready: false,
         modules,
-        to_close: host.config.kernel.module_loading == ModuleLoading::UntilReady,
+        settled: false,
         last_modules: None,
         network: Network::start(&host.config, now)?,
         clock_asked: false,
@@ -222,7 +224,7 @@ impl Serving<'_> {
         self.follow_trial(supervisor, now);
         self.judge(now);
         self.show(supervisor, now);
-        self.close_modules(supervisor);
+        self.settle(supervisor);
         Ok(None)
     }
 
@@ -273,15 +275,21 @@ impl Serving<'_> {
         self.modules_loaded(supervisor)
     }
 
-    /// Once it is known how the boot went, nothing needs a module but an attacker, or a device that
-    /// comes later: for that there is `module-loading`.
-    fn close_modules(&mut self, supervisor: &mut Supervisor) {
-        if !self.decided || self.modules.is_some() || !std::mem::take(&mut self.to_close) {
+    /// What is left once it is known how the boot went. Nothing needs a module any more but an
+    /// attacker, or a device that comes later: for that there is `module-loading`.
+    fn settle(&mut self, supervisor: &mut Supervisor) {
+        if !self.decided || self.modules.is_some() || self.settled {
             return;
         }
-        match supervisor.run("modules-last", &modules::last(), modules::BOUND) {
-            Ok(id) => self.last_modules = Some(id),
-            Err(e) => log::warning(&crate::error::chain(&e)),
+        self.settled = true;
+        if self.host.var_problem.is_none() {
+            trim::keep(self.host.config.data.trim);
+        }
+        if self.host.config.kernel.module_loading == ModuleLoading::UntilReady {
+            match supervisor.run("modules-last", &modules::last(), modules::BOUND) {
+                Ok(id) => self.last_modules = Some(id),
+                Err(e) => log::warning(&crate::error::chain(&e)),
+            }
         }
     }
 

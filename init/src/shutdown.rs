@@ -5,6 +5,7 @@ use crate::power::Ending;
 use crate::runtime::{self, CONTAINERD, DOCKERD, Runtime, UPDATER, docker_command};
 use crate::serve::Care;
 use crate::supervisor::{Event, Supervisor, TaskId};
+use crate::trim;
 use crate::workload::{self, Workloads};
 use crate::{boot_log, clock, log, screen};
 use contract::host_config::Service;
@@ -209,6 +210,7 @@ impl Stopping<'_> {
 
     fn filesystems(&mut self) {
         say("unmounting filesystems");
+        trim::end();
         self.care.alive();
         if !reboot::sync_within(FLUSH_WITHIN) {
             log::warning("a disk does not take what is still in memory");

@@ -33,9 +33,9 @@ const NEXT: &str = "/usr/lib/berth/init";
 /// What the initramfs cannot do without, where it is not built in.
 const FIRST_MODULES: [&str; 3] = ["efivarfs", "dm-verity", "ext4"];
 
-/// What the host configuration and the network's settings cannot do without, where it is not built
-/// in; the rest of the modules may still be on their way then.
-const NEEDED_NOW: [&[&str]; 2] = [&host_config::MODULES, &["br_netfilter"]];
+/// What the network's settings cannot do without, where it is not built in; the rest of the modules
+/// may still be on their way then.
+const NETWORK_MODULES: [&str; 1] = ["br_netfilter"];
 
 /// PID 1 in the initramfs: from nothing to the verified root.
 pub fn initramfs() -> Result<Infallible, Error> {
@@ -107,7 +107,12 @@ pub fn real_root() -> Result<Infallible, Error> {
     let modules = stage("begin to load modules for this machine", || {
         load_modules(&boot, &state, &mut supervisor)
     })?;
-    let var = stage("prepare /var", || var::mount_var(&boot.disk, &state, boot.slot))?;
+    stage("load modules that the host configuration needs", || {
+        modules::load_now(&host_config::MODULES)
+    })?;
+    let heard = stage("read the host configuration", || Ok(host_config::hear(&boot.disk)))?;
+    let var =
+        stage("prepare /var", || var::mount_var(&boot.disk, heard.data(), &state, boot.slot))?;
     let var_keeps = matches!(var, Var::Ready { .. });
     if var_keeps {
         stage("let containers bring programs", || var::bring(&Runtime::detect()?.folders()?))?;
@@ -116,9 +121,8 @@ pub fn real_root() -> Result<Infallible, Error> {
         }
     }
     stage("ask how the last boot ended", || tell_of_panic(&state, var_keeps))?;
-    stage("load modules that cannot wait", || modules::load_now(&NEEDED_NOW.concat()))?;
-    let config =
-        stage("read the host configuration", || Ok(host_config::load(&boot.disk, var_keeps)))?;
+    stage("load modules that the network needs", || modules::load_now(&NETWORK_MODULES))?;
+    let config = stage("settle the host configuration", || Ok(heard.settle(var_keeps)))?;
     let named: Vec<&str> = config.kernel.modules.iter().map(String::as_str).collect();
     if !named.is_empty() {
         stage("load modules that the host configuration names", || {

@@ -11,6 +11,7 @@
 //! that finds its volumes empty would begin anew), and says so until someone acts.
 
 use crate::boot_state::BootState;
+use crate::data_disk;
 use crate::disk::{self, Disk, KernelPartition};
 use crate::error::{Error, On, chain};
 use crate::ext4::Content;
@@ -19,6 +20,9 @@ use crate::tool::{self, Finished};
 use crate::watchdog;
 use contract::Slot;
 use contract::data_mark::DataMark;
+use contract::data_place::DataPlace;
+use contract::host_config::{Data, Unrepairable};
+use contract::text::Text;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -37,6 +41,13 @@ const CHECK_BOUND: Duration = Duration::from_secs(4 * 3600);
 const FOLDER: &str = "/var";
 /// What tells a `/var` of ours, once it was made, from one whose content is lost.
 const OURS: &str = "/var/lib/berth";
+
+/// How much of it containers cannot fill, so that there is room for what keeps the host going: the
+/// runtime's databases, logs, configuration, updates. It is for whoever has CAP_SYS_RESOURCE, which
+/// the daemons have and containers have not unless they are given it.
+const RESERVED_PERCENT: &str = "1";
+/// By default it is for user 0 too, whom many containers run as; nobody is this one.
+const MOUNT_OPTIONS: &str = "errors=remount-ro,resuid=4294967294";
 
 /// What became of `/var`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,10 +102,39 @@ fn verdict(code: Option<i32>) -> Verdict {
     }
 }
 
-/// Makes, checks and grows what has to be, and mounts `/var`. An error only when `slot` is on
-/// trial.
-pub fn mount_var(disk: &Disk, state: &BootState, slot: Option<Slot>) -> Result<Var, Error> {
-    let problem = match prepare(disk, state, slot) {
+/// Where `data` lies.
+struct Home {
+    disk: Disk,
+    /// On the disk that the system lies on.
+    is_own: bool,
+}
+
+impl Home {
+    fn mark(&self, state: &BootState) -> Result<DataMark, Error> {
+        match self.is_own {
+            true => state.data_mark(),
+            false if data_disk::is_being_made(&self.disk)? => Ok(DataMark::Making),
+            false => Ok(DataMark::Made),
+        }
+    }
+
+    fn set_mark(&self, state: &BootState, mark: DataMark) -> Result<(), Error> {
+        match self.is_own {
+            true => state.set_data_mark(mark),
+            false => data_disk::set_being_made(&self.disk, mark == DataMark::Making),
+        }
+    }
+}
+
+/// Makes, checks and grows what has to be, and mounts `/var`, from where `told` says; `None`: from
+/// where it was before. An error only when `slot` is on trial.
+pub fn mount_var(
+    disk: &Disk,
+    told: Option<Data>,
+    state: &BootState,
+    slot: Option<Slot>,
+) -> Result<Var, Error> {
+    let problem = match prepare(disk, told, state, slot) {
         Ok(first_boot) => return Ok(Var::Ready { first_boot }),
         Err(e) => e,
     };
@@ -105,7 +145,13 @@ pub fn mount_var(disk: &Disk, state: &BootState, slot: Option<Slot>) -> Result<V
     }
     let reason = chain(&problem);
     log::warning(&reason);
-    log::hint("no workload starts; repair or replace the disk, then restart the machine");
+    log::hint(match problem {
+        Error::Lost(_) => {
+            "it is left as it is, and no workload starts: repair the disk or replace it, or say \
+             `[data] unrepairable = \"replace\"` to begin anew; then restart the machine"
+        }
+        _ => "no workload starts: correct `[data]` or the disk, then restart the machine",
+    });
     note(state, slot, &reason);
     let limits = Limits { read_only: true, ..Limits::KERNEL };
     mount("tmpfs", FOLDER, "tmpfs", limits, "mode=755,size=4k").on("mount", FOLDER)?;
@@ -119,55 +165,98 @@ fn note(state: &BootState, slot: Option<Slot>, text: &str) {
     }
 }
 
-fn prepare(disk: &Disk, state: &BootState, slot: Option<Slot>) -> Result<bool, Error> {
-    let partition = match disk::grow(disk) {
-        Ok(partition) => partition,
-        Err(e) => {
-            // It serves as it is, if it is there at all.
-            log::warning(&chain(&e));
-            let device = disk.device(contract::layout::Partition::Data)?;
-            let all = disk::kernel_partitions(&disk.name);
-            let found =
-                all.into_iter().find(|partition| format!("/dev/{}", partition.name) == device);
-            found.ok_or(e)?
-        }
+fn home(disk: &Disk, wanted: &str, state: &BootState) -> Result<Home, Error> {
+    if wanted.is_empty() {
+        return Ok(Home { disk: disk.clone(), is_own: true });
+    }
+    let place = state.data_place()?;
+    let preparing = place.preparing && place.disk.as_str() == wanted;
+    let begin = || {
+        log::line(&format!("preparing disk {wanted} for /var"));
+        state.set_data_place(&DataPlace { disk: Text::new(wanted), preparing: true })
     };
+    let found = data_disk::open(wanted, disk, preparing, begin)?;
+    log::line(&format!("/var is on disk {}", found.name));
+    Ok(Home { is_own: found.name == disk.name, disk: found })
+}
+
+fn prepare(
+    disk: &Disk,
+    told: Option<Data>,
+    state: &BootState,
+    slot: Option<Slot>,
+) -> Result<bool, Error> {
+    let (wanted, unrepairable) = match told {
+        Some(data) => (data.disk.unwrap_or_default(), data.unrepairable),
+        None => (state.data_place()?.disk.as_str().to_owned(), Unrepairable::Keep),
+    };
+    let home = home(disk, &wanted, state)?;
+    let partition = grown(&home.disk)?;
     let device = format!("/dev/{}", partition.name);
-    let mark = state.data_mark()?;
-    let first_boot = match plan(mark, Content::of(&device)?) {
+    let mark = home.mark(state)?;
+    let kept = match plan(mark, Content::of(&device)?) {
         Plan::Refuse(reason) => return Err(Error::Var(reason.to_owned())),
-        Plan::Check => {
-            if let Some(what) = check(&device)? {
+        Plan::Make => false,
+        Plan::Check => match take(&device, mark, |what| note(state, slot, what)) {
+            Ok(()) => true,
+            Err(Error::Lost(why)) if unrepairable == Unrepairable::Replace => {
+                let what = format!("/var is lost and made anew, as told: {why}");
+                log::warning(&what);
                 note(state, slot, &what);
+                false
             }
-            false
-        }
-        Plan::Make => {
-            state.set_data_mark(DataMark::Making)?;
-            make(&device)?;
-            true
-        }
+            Err(e) => return Err(e),
+        },
     };
-    // See `bring`.
-    let limits = Limits { no_atime: true, ..Limits::KERNEL };
-    mount(&device, FOLDER, "ext4", limits, "errors=remount-ro").on("mount", FOLDER)?;
-    if mark == DataMark::Made {
-        if !Path::new(OURS).is_dir() {
-            // Workloads that find their volumes gone would begin anew.
-            unmount(FOLDER).on("unmount", FOLDER)?;
-            return Err(Error::Var("what it held is lost, or in its lost+found".to_owned()));
-        }
-    } else {
+    if !kept {
+        home.set_mark(state, DataMark::Making)?;
+        make(&device)?;
+        mount_data(&device)?;
+    }
+    if !kept || mark != DataMark::Made {
         lay_out()?;
         // The mark says that all of this is on the disk. Until then it may be made anew.
         sys::file::flush_filesystem(Path::new(FOLDER)).on("flush", FOLDER)?;
-        state.set_data_mark(DataMark::Made)?;
+        home.set_mark(state, DataMark::Made)?;
     }
-    if let Err(e) = fill(&device, &partition) {
+    // It serves only a boot that cannot read its configuration.
+    let place = DataPlace { disk: Text::new(&wanted), preparing: false };
+    if let Err(e) = state.set_data_place(&place).and_then(|()| fill(&device, &partition)) {
         // The space that it has serves as well.
         log::warning(&chain(&e));
     }
-    Ok(first_boot)
+    Ok(!kept)
+}
+
+/// The partition, grown to the end of the disk.
+fn grown(disk: &Disk) -> Result<KernelPartition, Error> {
+    disk::grow(disk).or_else(|e| {
+        // It serves as it is, if it is there at all.
+        log::warning(&chain(&e));
+        let device = disk.device(contract::layout::Partition::Data)?;
+        let mut all = disk::kernel_partitions(&disk.name).into_iter();
+        all.find(|partition| format!("/dev/{}", partition.name) == device).ok_or(e)
+    })
+}
+
+fn mount_data(device: &str) -> Result<(), Error> {
+    // See `bring`.
+    let limits = Limits { no_atime: true, ..Limits::KERNEL };
+    mount(device, FOLDER, "ext4", limits, MOUNT_OPTIONS).on("mount", FOLDER)
+}
+
+/// Checks the filesystem that is there, and mounts it. What was repaired is told to `note`.
+fn take(device: &str, mark: DataMark, note: impl Fn(&str)) -> Result<(), Error> {
+    if let Some(what) = check(device)? {
+        note(&what);
+    }
+    mount_data(device)?;
+    if mark == DataMark::Made && !Path::new(OURS).is_dir() {
+        // Workloads that find their volumes gone would begin anew.
+        unmount(FOLDER).on("unmount", FOLDER)?;
+        return Err(Error::Lost("what it held is lost, or in its lost+found".to_owned()));
+    }
+    Ok(())
 }
 
 fn make(device: &str) -> Result<(), Error> {
@@ -177,7 +266,7 @@ fn make(device: &str) -> Result<(), Error> {
     // superblock, and the filesystem is lost for nothing.
     let arguments = [
         &["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-O", "^orphan_file"],
-        &["-L", "data", device][..],
+        &["-m", RESERVED_PERCENT, "-L", "data", device][..],
     ]
     .concat();
     let finished = tool::run(MAKE, &arguments, MAKE_BOUND)?;
@@ -208,7 +297,10 @@ fn check(device: &str) -> Result<Option<String>, Error> {
             log::warning("/var was damaged and repaired; files may be in /var/lost+found");
             Ok(Some("/var was damaged and repaired by e2fsck -y; see lost+found".to_owned()))
         }
-        Verdict::Damaged | Verdict::Failed => Err(ended_badly(CHECK, &second)),
+        Verdict::Damaged | Verdict::Failed => Err(Error::Lost(format!(
+            "it cannot be repaired: {}",
+            chain(&ended_badly(CHECK, &second))
+        ))),
     }
 }
 

@@ -72,6 +72,7 @@ pub fn arguments(
     let card = match config.nic {
         Nic::Virtio => Some("-device virtio-net-pci,netdev=net,romfile="),
         Nic::E1000e => Some("-device e1000e,netdev=net,romfile="),
+        Nic::Igb => Some("-device igb,netdev=net,romfile="),
         Nic::None => None,
     };
     if let Some(card) = card {
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn each_choice_changes_its_part() {
         let plain = || Config::new("/a.raw");
-        let cases: [(Config, &str); 15] = [
+        let cases: [(Config, &str); 16] = [
             (Config { disk: Disk::Nvme, ..plain() }, "-device nvme,drive=disk,serial=berth,boot"),
             (Config { disk: Disk::Ahci, ..plain() }, "-device ide-hd,drive=disk,bus=ide.0,boot"),
             (
@@ -209,6 +210,7 @@ mod tests {
                 "-device virtio-scsi-pci -device scsi-hd,drive=disk,bootindex=0 ",
             ),
             (Config { nic: Nic::E1000e, ..plain() }, "-device e1000e,netdev=net,romfile= "),
+            (Config { nic: Nic::Igb, ..plain() }, "-device igb,netdev=net,romfile= "),
             (Config { memory_mib: 512, cpus: 1, ..plain() }, " -m 512 -smp 1 "),
             (
                 Config {

@@ -45,6 +45,8 @@ pub enum Nic {
     Virtio,
     /// Intel 82574L
     E1000e,
+    /// Intel 82576, which servers have in newer kinds; needs QEMU 8.0
+    Igb,
     /// None, nor a network: a scenario brings its own in [`Config::extra`].
     None,
 }
@@ -79,7 +81,8 @@ impl FromStr for Nic {
         match name {
             "virtio" => Ok(Nic::Virtio),
             "e1000e" => Ok(Nic::E1000e),
-            _ => Err(UnknownName { given: name.into(), known: "virtio, e1000e" }),
+            "igb" => Ok(Nic::Igb),
+            _ => Err(UnknownName { given: name.into(), known: "virtio, e1000e, igb" }),
         }
     }
 }

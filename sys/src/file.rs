@@ -30,6 +30,12 @@ pub fn allocate(path: &Path, len: u64) -> io::Result<()> {
     Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?)
 }
 
+/// Size in bytes of the filesystem of `folder`, less what it needs for itself.
+pub fn capacity(folder: &Path) -> io::Result<u64> {
+    let known = rustix::fs::statvfs(folder)?;
+    Ok(known.f_blocks.saturating_mul(known.f_frsize))
+}
+
 /// Writes all that is pending on the filesystem of `folder` to its disk.
 pub fn flush_filesystem(folder: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(folder)?)?)

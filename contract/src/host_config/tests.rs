@@ -59,6 +59,15 @@ fn bad_values_are_named() {
             "[[workload]]\nname = \"a\"\nfile = \"../x\"",
             "3:1: workload.file: `../x` leaves the ESP",
         ),
+        ("[data]\ndisk = \" \"", "2:1: data.disk: ` ` is no name, serial number or WWID of a disk"),
+        (
+            "[data]\ndisk = \"/dev/sdb\"",
+            "2:1: data.disk: `/dev/sdb` is a path: there is no udev that would make it",
+        ),
+        (
+            "[kernel]\nmodules = [\"nfs\", \"a b\"]",
+            "2:19: kernel.modules: `a b` is not the name of a module",
+        ),
         (
             "[[workload]]\nname = \"a\"\nfile = \"x\"\n[[workload]]\nname = \"a\"\nfile = \"y\"",
             "5:1: workload.name: `a` is declared twice",
@@ -312,4 +321,21 @@ fn mistakes_in_registries_services_and_settings_are_named() {
         let error = config(text).expect_err(text);
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn var_and_the_kernel_are_as_careful_as_can_be_unless_told() {
+    let config = config("").expect("valid");
+    assert_eq!((config.data.disk, config.data.trim), (None, 7));
+    assert_eq!(config.data.unrepairable, Unrepairable::Keep);
+    assert_eq!(config.kernel.module_loading, ModuleLoading::UntilReady);
+    let told = self::config(
+        "[data]\ndisk = \"sd*\"\nunrepairable = \"replace\"\ntrim = 0\n\
+         [kernel]\nmodules = [\"nfsv4\"]\nmodule-loading = \"always\"",
+    );
+    let told = told.expect("valid");
+    assert_eq!((told.data.disk.as_deref(), told.data.trim), (Some("sd*"), 0));
+    assert_eq!(told.data.unrepairable, Unrepairable::Replace);
+    assert_eq!(told.kernel.module_loading, ModuleLoading::Always);
+    assert_eq!(told.kernel.modules, ["nfsv4"]);
 }

@@ -29,7 +29,7 @@ pub struct RunArgs {
     /// How the disk is attached: virtio, nvme, ahci, usb or scsi
     #[arg(long, value_name = "KIND", default_value = "virtio")]
     disk: Disk,
-    /// Network card: virtio or e1000e
+    /// Network card: virtio, e1000e or igb
     #[arg(long, value_name = "KIND", default_value = "virtio")]
     nic: Nic,
     /// Host configuration to hand over through the firmware
