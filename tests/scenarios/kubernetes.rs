@@ -8,6 +8,7 @@ use e2e::*;
 use qemu::{Config, Machine};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Leads to containerd's socket.
 const PORT: u16 = 7001;
@@ -97,7 +98,13 @@ fn a_kubelet_finds_what_it_asks_for() {
 
 /// The way to containerd through the host's service.
 fn door(host: &Machine) -> Cri {
-    Cri { port: host.port(PORT).expect("a port") }
+    let cri = Cri { port: host.port(PORT).expect("a port") };
+    let end = Instant::now() + SOON;
+    while let Err(why) = cri.runtime("Version", Message::default()) {
+        assert!(Instant::now() < end, "{why}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    cri
 }
 
 /// What a kubelet, and kubeadm before it, look for on a machine.
@@ -135,7 +142,7 @@ fn preflight(rows: &mut Rows) {
     );
     rows.row(
         "folders that are written to",
-        "mkdir -p /var/lib/kubelet/tmp /var/log/pods
+        "mkdir -p /var/lib/kubelet/tmp /var/log/pods/web
          chmod 1777 /var/lib/kubelet/tmp
          for folder in /etc/kubernetes /etc/cni /opt/cni/bin /usr/libexec/kubernetes /var/lib/kubelet /var/log/pods; do
            touch $folder/file
