@@ -159,7 +159,8 @@ fn preflight(rows: &mut Rows) {
 /// The conditions of the runtime and of the network, and whether they hold.
 fn conditions(cri: Cri) -> Result<Vec<(String, u64)>, String> {
     let status = cri.runtime("Status", Message::default())?.of(1);
-    Ok(status.all(1).iter().map(|c: &Answer| (c.text(1), c.number(2))).collect())
+    let all = status.all(1).into_iter().map(|c: Answer| (c.text(1), c.number(2)));
+    Ok(all.filter(|(name, _)| name == "RuntimeReady" || name == "NetworkReady").collect())
 }
 
 fn images(rows: &mut Rows, cri: Cri, pulled: &str) {
