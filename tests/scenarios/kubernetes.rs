@@ -8,6 +8,7 @@ use e2e::*;
 use qemu::{Config, Machine};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Leads to containerd's socket.
 const PORT: u16 = 7001;
@@ -97,7 +98,13 @@ fn a_kubelet_finds_what_it_asks_for() {
 
 /// The way to containerd through the host's service.
 fn door(host: &Machine) -> Cri {
-    Cri { port: host.port(PORT).expect("a port") }
+    let cri = Cri { port: host.port(PORT).expect("a port") };
+    let end = Instant::now() + SOON;
+    while let Err(why) = cri.runtime("Version", Message::default()) {
+        assert!(Instant::now() < end, "{why}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    cri
 }
 
 /// What a kubelet, and kubeadm before it, look for on a machine.
@@ -135,7 +142,7 @@ fn preflight(rows: &mut Rows) {
     );
     rows.row(
         "folders that are written to",
-        "mkdir -p /var/lib/kubelet/tmp /var/log/pods
+        "mkdir -p /var/lib/kubelet/tmp /var/log/pods/web
          chmod 1777 /var/lib/kubelet/tmp
          for folder in /etc/kubernetes /etc/cni /opt/cni/bin /usr/libexec/kubernetes /var/lib/kubelet /var/log/pods; do
            touch $folder/file
@@ -152,7 +159,8 @@ fn preflight(rows: &mut Rows) {
 /// The conditions of the runtime and of the network, and whether they hold.
 fn conditions(cri: Cri) -> Result<Vec<(String, u64)>, String> {
     let status = cri.runtime("Status", Message::default())?.of(1);
-    Ok(status.all(1).iter().map(|c: &Answer| (c.text(1), c.number(2))).collect())
+    let all = status.all(1).into_iter().map(|c: Answer| (c.text(1), c.number(2)));
+    Ok(all.filter(|(name, _)| name == "RuntimeReady" || name == "NetworkReady").collect())
 }
 
 fn images(rows: &mut Rows, cri: Cri, pulled: &str) {

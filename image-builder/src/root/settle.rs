@@ -52,7 +52,10 @@ const LINKS: [(&str, &str); 6] = [
     ("etc/os-release", "../usr/lib/os-release"),
 ];
 
-/// What `update-alternatives` would have linked. Debian's iptables is a multi-call program.
+/// Debian's iptables is a multi-call program.
+const IPTABLES_PROGRAM: &str = "xtables-nft-multi";
+
+/// What `update-alternatives` would have linked to it.
 const IPTABLES: [&str; 6] = [
     "iptables",
     "iptables-save",
@@ -105,9 +108,9 @@ pub(super) fn settle(
     for (path, target) in LINKS {
         tree.insert(path, Node::symlink(target, epoch));
     }
-    if super::has_docker(definition.runtime) {
+    if tree.get(&format!("usr/sbin/{IPTABLES_PROGRAM}")).is_some() {
         for name in IPTABLES {
-            tree.insert(&format!("usr/sbin/{name}"), Node::symlink("xtables-nft-multi", epoch));
+            tree.insert(&format!("usr/sbin/{name}"), Node::symlink(IPTABLES_PROGRAM, epoch));
         }
     }
     // The group that may talk to dockerd's socket. Nobody is in it: there are no users.
