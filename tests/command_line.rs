@@ -383,7 +383,7 @@ fn what_is_no_image() {
 
 #[test]
 fn what_an_image_would_run() {
-    let mut session = Session::new();
+    let mut session = session();
     let file = |path: &str, mode: &str| {
         format!("\n[[file]]\npath = \"{path}\"\nmode = \"{mode}\"\ncontent = \"x\"\n")
     };
@@ -407,7 +407,7 @@ fn what_an_image_would_run() {
     session.berth("inspect --audit --json images/privileged-1.raw");
     session.write("zeros.raw", "");
     session.refused("inspect --audit zeros.raw");
-    session.compare("audit", &[]);
+    session.shows("audit", &[]);
 }
 
 #[test]
