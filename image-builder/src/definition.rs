@@ -124,6 +124,7 @@ pub struct Definition {
     /// Paths that are left out.
     pub drop: Vec<String>,
     /// Folders of the root, by absolute path, that can be written; what is written is kept in `/var`.
+    /// Those below `/var/lib` are ones whose programs can be run.
     pub writable: Vec<String>,
     /// Container images to preload: OCI archives, or container definitions (`.toml`) to build.
     pub images: Vec<PathBuf>,
@@ -249,7 +250,11 @@ fn check_writable(folder: &str) -> Result<(), &'static str> {
             Err("is no absolute path of letters, digits and . _ -")
         }
         ["etc" | "opt" | "srv", _, ..] | ["usr", "libexec" | "local" | "share", _, ..] => Ok(()),
-        _ => Err("must lie below /etc, /opt, /srv, /usr/libexec, /usr/local or /usr/share"),
+        // Those can be written anyway.
+        ["var", "lib", name, ..] if name != "berth" => Ok(()),
+        _ => {
+            Err("must lie below /etc, /opt, /srv, /usr/libexec, /usr/local, /usr/share or /var/lib")
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Folders of the read-only root that an image wants to be written to, such as `/etc/kubernetes`:
-//! overlays of what the image has there and of what was written, which is kept in `/var`.
+//! overlays of what the image has there and of what was written, which is kept in `/var`. And folders of
+//! `/var` whose programs it wants to be run, such as `/var/lib/kubelet`, in which volumes of pods lie.
 
 use crate::error::{Error, On, chain};
-use crate::{log, modules};
+use crate::{log, modules, var};
 use contract::layout::{LIB_DIR, WRITABLE, WRITTEN_DIR};
 use std::fs;
 use std::io::ErrorKind;
@@ -25,6 +26,9 @@ pub fn mount_all() -> Result<(), Error> {
 }
 
 fn mount_one(folder: &str) -> Result<(), Error> {
+    if folder.starts_with("/var/") {
+        return var::bring(&[folder.to_owned()]);
+    }
     let kept = format!("{WRITTEN_DIR}{folder}");
     for layer in ["upper", "work"] {
         let path = format!("{kept}/{layer}");

@@ -134,7 +134,7 @@ pub(super) fn settle(
     if let Some(root) = &definition.update_root {
         tree.insert(TRUSTED_ROOT, Node::file(root.clone(), epoch));
     }
-    for folder in &definition.writable {
+    for folder in definition.writable.iter().filter(|folder| !folder.starts_with("/var/")) {
         let path = folder.trim_start_matches('/');
         if tree.get(&tree.resolve(path)).is_none() {
             tree.insert(path, Node::directory(epoch));
