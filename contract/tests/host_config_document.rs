@@ -85,10 +85,11 @@ fn no_table_is_forgotten() {
             let path = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
             // A table refuses a number by saying what it is: a map, a sequence of them, a struct.
             let probe = table.replace('@', &format!("{key} = {{ no-such-key = 1 }}"));
-            let inner = Raw::parse("x", &probe).expect_err("an error").message.contains("unknown");
+            let inner =
+                Raw::parse("x", &probe).expect_err("an error").message.contains("unknown field");
             let listed = table.replace('@', &format!("{key} = [{{ no-such-key = 1 }}]"));
             let listed =
-                Raw::parse("x", &listed).expect_err("an error").message.contains("unknown");
+                Raw::parse("x", &listed).expect_err("an error").message.contains("unknown field");
             assert_eq!(inner || listed, names.contains(path.as_str()), "{path}");
         }
     }
