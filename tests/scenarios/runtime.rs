@@ -347,7 +347,7 @@ fn limits(rows: &mut Rows) {
 fn care(rows: &mut Rows) {
     rows.row(
         "the health of a container is watched",
-        "docker run -d --name well --network none --tmpfs /t:mode=1777 --health-cmd 'test ! -e /t/ill' --health-interval 1s \
+        "docker run -d --name well --network none --tmpfs /t:mode=1777 --health-cmd 'test ! -e /t/ill' --health-interval 2s \
            --health-retries 1 $B sleep 100000
          soon '[ \"$(docker inspect -f {{.State.Health.Status}} well)\" = healthy ]'
          docker exec well touch /t/ill
@@ -357,7 +357,7 @@ fn care(rows: &mut Rows) {
     rows.row(
         "restart policies are followed",
         "docker run -d --name failing --network none --restart on-failure:2 $B sh -c 'exit 3'
-         docker run -d --name steady --network none --restart unless-stopped $B sh -c 'sleep 0.1'
+         docker run -d --name steady --network none --restart unless-stopped $B sleep 1
          soon '[ \"$(docker inspect -f \"{{.RestartCount}} {{.State.Status}}\" failing)\" = \"2 exited\" ]'
          soon '[ \"$(docker inspect -f {{.RestartCount}} steady)\" -gt 0 ]'
          docker stop steady
@@ -398,7 +398,11 @@ services:
     command: sh -c 'echo db is up; touch /data/up; exec sleep 100000'
     volumes: [\"data:/data\"]
     stop_grace_period: 1s
-    healthcheck: { test: [\"CMD\", \"test\", \"-e\", \"/data/up\"], interval: 1s }
+    healthcheck:
+      test: [\"CMD\", \"test\", \"-e\", \"/data/up\"]
+      interval: 60s
+      start_interval: 1s
+      start_period: 120s
     networks: [between]
     secrets: [word]
 networks:
@@ -424,10 +428,9 @@ END
     rows.row(
         "its services are multiplied and changed",
         "cd /tmp/app
-         docker compose up -d --scale db=2 --no-recreate
-         same \"$(docker compose ps -q db | wc -l | tr -d ' ')\" 2
          sed -i 's/8090/8091/' compose.yaml
-         docker compose up -d --wait
+         docker compose up -d --wait --scale db=2
+         same \"$(docker compose ps -q db | wc -l | tr -d ' ')\" 2
          same \"$(wget -qO- 127.0.0.1:8091)\" composed",
     );
     rows.row(
