@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::error::{Error, On, chain};
 use crate::handover::RUN_DIR;
 use crate::layers::{Decision, Layer, Origin, Told, decide};
-use crate::log;
+use crate::{log, mounts};
 use contract::host_config::{Data, HostConfig, MAX_LEN};
 use contract::layout::{HOST_CONFIG_FW_CFG, HOST_CONFIG_PATH, Partition};
 use contract::toml_input::InputError;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
-use sys::mount::{Limits, mount, unmount};
+use sys::mount::{Limits, mount};
 
 /// Modules that [`hear`] needs, where they are not built in. FAT wants its character sets by name.
 pub const MODULES: [&str; 6] =
@@ -154,7 +154,7 @@ fn esp_files(disk: &Disk) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     mount(device, &target, "vfat", limits, "").on("mount", device)?;
     let mut collected = Collected::default();
     let result = collected.folder(&Path::new(&target).join(FOLDER), "", 0);
-    unmount(&target).on("unmount", &target)?;
+    mounts::unmount(&target)?;
     // Only an empty folder stays otherwise.
     let _ = fs::remove_dir(&target);
     result.map(|()| collected.files)

@@ -2,8 +2,9 @@
 
 use crate::error::{Error, On};
 use crate::log;
-use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 use sys::mount::{Limits, make_shared, mount, move_mount};
 
 struct Mount {
@@ -95,6 +96,29 @@ pub fn move_to(root: &str) -> Result<(), Error> {
         move_mount(target, &format!("{root}{target}")).on("move the mount", target)?;
     }
     Ok(())
+}
+
+/// Another thread may start a program at any time, and until that has begun it holds every file that was
+/// open then.
+const FREE_WITHIN: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Unmounts what nobody holds for long. What is held all the same is taken out of sight, and unmounted
+/// when it is let go of.
+pub fn unmount(target: &str) -> Result<(), Error> {
+    let start = Instant::now();
+    loop {
+        match sys::mount::unmount(target) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < FREE_WITHIN => {
+                thread::sleep(LOOK);
+            }
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                log::warning(&format!("{target} is still in use"));
+                return sys::mount::detach(target).on("detach", target);
+            }
+            other => return other.on("unmount", target),
+        }
+    }
 }
 
 fn mount_all(mounts: &[Mount]) -> Result<(), Error> {

@@ -15,9 +15,9 @@ use crate::data_disk;
 use crate::disk::{self, Disk, KernelPartition};
 use crate::error::{Error, On, chain};
 use crate::ext4::Content;
-use crate::log;
 use crate::tool::{self, Finished};
 use crate::watchdog;
+use crate::{log, mounts};
 use contract::Slot;
 use contract::data_mark::DataMark;
 use contract::data_place::DataPlace;
@@ -27,7 +27,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use sys::mount::{Limits, mount, unmount};
+use sys::mount::{Limits, mount};
 
 const MAKE: &str = "/usr/sbin/mke2fs";
 const CHECK: &str = "/usr/sbin/e2fsck";
@@ -253,7 +253,7 @@ fn take(device: &str, mark: DataMark, note: impl Fn(&str)) -> Result<(), Error> 
     mount_data(device)?;
     if mark == DataMark::Made && !Path::new(OURS).is_dir() {
         // Workloads that find their volumes gone would begin anew.
-        unmount(FOLDER).on("unmount", FOLDER)?;
+        mounts::unmount(FOLDER)?;
         return Err(Error::Lost("what it held is lost, or in its lost+found".to_owned()));
     }
     Ok(())
