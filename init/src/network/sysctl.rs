@@ -4,7 +4,7 @@ use contract::host_config::Ipv6;
 use std::path::PathBuf;
 
 /// Path below `/proc/sys`, value, reason. Order matters: forwarding resets settings of its family.
-const SETTINGS: [(&str, &str, &str); 36] = [
+const SETTINGS: [(&str, &str, &str); 37] = [
     ("kernel/panic", "10", "reboot ten seconds after a panic: nobody sits at the console"),
     ("kernel/panic_on_oops", "1", "a kernel that has lost its footing must not go on writing"),
     ("kernel/printk", "4 4 1 7", "the console is for what a person must see"),
@@ -32,6 +32,7 @@ const SETTINGS: [(&str, &str, &str); 36] = [
     ("net/ipv4/tcp_rfc1337", "1", "a stray reset ends no connection that was closed before"),
     ("fs/inotify/max_user_instances", "8192", "counted per user, and containers share root's"),
     ("vm/max_map_count", "1048576", "databases and search engines in containers ask for it"),
+    ("net/core/fb_tunnels_only_for_init_net", "1", "no tunl0 in every container"),
     ("net/ipv4/ip_forward", "1", "containers reach the network through the host"),
     ("net/ipv4/conf/all/rp_filter", "2", "drop forged sources, allow several links (RFC 3704)"),
     ("net/ipv4/conf/default/rp_filter", "2", "the same for links to come"),
