@@ -4,11 +4,10 @@
 //! It tells a first boot that was cut short (make the filesystem again) from a filesystem that
 //! was damaged (never make it again).
 
+use crate::block;
 use crate::layout::BLOCK;
-use crate::record::{array_at, u32_at};
 
 const MAGIC: [u8; 8] = *b"BERTHDAT";
-const CRC_AT: usize = BLOCK - 4;
 
 /// What is known of the filesystem in `data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,22 +23,18 @@ pub enum DataMark {
 impl DataMark {
     /// The bytes of the block.
     pub fn encode(self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        block[0..8].copy_from_slice(&MAGIC);
+        let mut block = block::begin(MAGIC);
         block[8] = match self {
             DataMark::Unknown => 0,
             DataMark::Making => 1,
             DataMark::Made => 2,
         };
-        let crc = crc32fast::hash(&block[..CRC_AT]);
-        block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        block
+        block::sealed(block)
     }
 
     /// Reads the block. What is not whole is [`DataMark::Unknown`].
     pub fn decode(block: &[u8; BLOCK]) -> DataMark {
-        let magic: [u8; 8] = array_at(block, 0);
-        if magic != MAGIC || crc32fast::hash(&block[..CRC_AT]) != u32_at(block, CRC_AT) {
+        if !block::is(block, MAGIC) {
             return DataMark::Unknown;
         }
         match block[8] {

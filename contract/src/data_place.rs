@@ -5,12 +5,12 @@
 //! where that is has to be known from somewhere else. And it tells a disk whose partition table was
 //! being written when the power went from one that holds something else.
 
+use crate::block;
 use crate::layout::BLOCK;
-use crate::record::{array_at, u32_at};
+use crate::record::array_at;
 use crate::text::Text;
 
 const MAGIC: [u8; 8] = *b"BERTHDPL";
-const CRC_AT: usize = BLOCK - 4;
 
 /// Most bytes of what names a disk.
 pub const MAX_DISK: usize = 128;
@@ -30,19 +30,15 @@ impl DataPlace {
 
     /// The bytes of the block.
     pub fn encode(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        block[0..8].copy_from_slice(&MAGIC);
+        let mut block = block::begin(MAGIC);
         block[8] = u8::from(self.preparing);
         block[16..16 + MAX_DISK].copy_from_slice(self.disk.to_padded());
-        let crc = crc32fast::hash(&block[..CRC_AT]);
-        block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        block
+        block::sealed(block)
     }
 
     /// Reads the block. What is not whole is [`DataPlace::SYSTEM`].
     pub fn decode(block: &[u8; BLOCK]) -> DataPlace {
-        let magic: [u8; 8] = array_at(block, 0);
-        if magic != MAGIC || crc32fast::hash(&block[..CRC_AT]) != u32_at(block, CRC_AT) {
+        if !block::is(block, MAGIC) {
             return DataPlace::SYSTEM;
         }
         DataPlace { disk: Text::from_padded(&array_at(block, 16)), preparing: block[8] == 1 }

@@ -4,12 +4,12 @@
 //! `n` lies in block `n % JOURNAL_ENTRIES`; the valid entry with the highest number is the newest.
 //! A write that is torn loses only the oldest entry, which it replaces.
 
+use crate::block;
 use crate::layout::{BLOCK, JOURNAL_ENTRIES, JOURNAL_OFFSET, Slot};
-use crate::record::{array_at, u32_at, u64_at};
+use crate::record::{array_at, u64_at};
 use crate::text::Text;
 
 const MAGIC: [u8; 8] = *b"BERTHJNL";
-const CRC_AT: usize = BLOCK - 4;
 
 /// Who wrote an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +86,7 @@ impl Entry {
 
     /// The bytes of the block.
     pub fn encode(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        block[0..8].copy_from_slice(&MAGIC);
+        let mut block = block::begin(MAGIC);
         block[8..16].copy_from_slice(&self.number.to_le_bytes());
         block[16..24].copy_from_slice(&self.time.to_le_bytes());
         block[24] = self.writer.code();
@@ -97,14 +96,12 @@ impl Entry {
             Some(Slot::B) => 2,
         };
         block[64..64 + TEXT_LEN].copy_from_slice(self.text.to_padded());
-        let crc = crc32fast::hash(&block[..CRC_AT]);
-        block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        block
+        block::sealed(block)
     }
 
     /// Reads a block; `None` when it holds no whole entry.
     pub fn decode(block: &[u8; BLOCK]) -> Option<Entry> {
-        if block[0..8] != MAGIC || crc32fast::hash(&block[..CRC_AT]) != u32_at(block, CRC_AT) {
+        if !block::is(block, MAGIC) {
             return None;
         }
         Some(Entry {

@@ -9,6 +9,7 @@
 //! two.
 #![cfg_attr(not(feature = "std"), no_std)]
 
+mod block;
 pub mod boot;
 pub mod data_mark;
 pub mod data_place;

@@ -4,6 +4,7 @@
 //! valid copy with the higher sequence number counts. A write replaces the *other* copy and is
 //! followed by a flush, so that a torn write loses nothing. All integers are little-endian.
 
+use crate::block;
 use crate::layout::{BLOCK, RECORD_OFFSETS, Slot};
 use crate::text::Text;
 
@@ -11,7 +12,6 @@ const MAGIC: [u8; 8] = *b"BERTHREC";
 /// Raise it only together with a picker that reads both: the picker on an ESP is never updated.
 const FORMAT: u32 = 1;
 const SLOT_AT: [usize; 2] = [64, 512];
-const CRC_AT: usize = BLOCK - 4;
 
 /// How far a slot is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +109,7 @@ impl Record {
 
     /// The bytes of one copy.
     pub fn encode(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        block[0..8].copy_from_slice(&MAGIC);
+        let mut block = block::begin(MAGIC);
         block[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         block[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         for (entry, at) in self.slots.iter().zip(SLOT_AT) {
@@ -130,9 +129,7 @@ impl Record {
             out[80..144].copy_from_slice(entry.version.to_padded());
             out[144..272].copy_from_slice(entry.reason.to_padded());
         }
-        let crc = crc32fast::hash(&block[..CRC_AT]);
-        block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        block
+        block::sealed(block)
     }
 
     /// Reads one copy.
@@ -140,7 +137,7 @@ impl Record {
         if block[0..8] != MAGIC {
             return Err(Invalid::Magic);
         }
-        if crc32fast::hash(&block[..CRC_AT]) != u32_at(block, CRC_AT) {
+        if !block::is_whole(block) {
             return Err(Invalid::Checksum);
         }
         let format = u32_at(block, 8);

@@ -1,13 +1,13 @@
 //! The last [`BLOCK`] of a boot partition repeats length and SHA-256 of the UKI at its start. It
 //! serves only when both copies of the boot record are lost.
 
+use crate::block;
 use crate::layout::{BLOCK, Slot};
 use crate::record::{Record, SlotEntry, State, array_at, u32_at, u64_at};
 use crate::text::Text;
 
 const MAGIC: [u8; 8] = *b"BERTHUKI";
 const FORMAT: u32 = 1;
-const CRC_AT: usize = BLOCK - 4;
 
 /// What a boot partition says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,24 +39,19 @@ impl Trailer {
 
     /// The bytes of the block.
     pub fn encode(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        block[0..8].copy_from_slice(&MAGIC);
+        let mut block = block::begin(MAGIC);
         block[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         block[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         block[24..32].copy_from_slice(&self.uki_len.to_le_bytes());
         block[32..64].copy_from_slice(&self.uki_sha256);
         block[64..96].copy_from_slice(&self.root_hash);
         block[96..160].copy_from_slice(self.version.to_padded());
-        let crc = crc32fast::hash(&block[..CRC_AT]);
-        block[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        block
+        block::sealed(block)
     }
 
     /// Reads the block; `None` when it is not a whole trailer of a known format.
     pub fn decode(block: &[u8; BLOCK]) -> Option<Trailer> {
-        let whole = block[0..8] == MAGIC
-            && u32_at(block, 8) == FORMAT
-            && crc32fast::hash(&block[..CRC_AT]) == u32_at(block, CRC_AT);
+        let whole = block::is(block, MAGIC) && u32_at(block, 8) == FORMAT;
         whole.then(|| Trailer {
             sequence: u64_at(block, 16),
             uki_len: u64_at(block, 24),

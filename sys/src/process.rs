@@ -270,6 +270,8 @@ pub fn set_hostname(name: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
 
     #[test]
     fn a_child_gets_its_own_session_streams_and_limits() {
@@ -294,10 +296,23 @@ mod tests {
             .expect("wait")
             .expect("ended");
         assert_eq!(status.exit_status(), Some(3));
-        let mut text = String::new();
         drop(write);
-        std::fs::File::from(read).read_to_string(&mut text).expect("output");
-        assert_eq!(text, "64\nvalue\nSigBlk:\t0000000000000000\n");
+        assert_eq!(read_all(read), "64\nvalue\nSigBlk:\t0000000000000000\n");
+    }
+
+    /// What is written until nobody holds the other end. A child that another thread is starting
+    /// holds a copy of it until it runs its program, so the end may come later than our own drop.
+    fn read_all(pipe: OwnedFd) -> String {
+        let mut pipe = std::fs::File::from(pipe);
+        let (mut bytes, mut block) = (Vec::new(), [0; 256]);
+        loop {
+            let ready = crate::poll::readable(&[pipe.as_fd()], Some(Duration::from_secs(10)));
+            assert_eq!(ready.expect("poll"), [true], "the pipe was not closed within 10 s");
+            match pipe.read(&mut block).expect("output") {
+                0 => return String::from_utf8(bytes).expect("text"),
+                n => bytes.extend_from_slice(&block[..n]),
+            }
+        }
     }
 
     #[test]
