@@ -9,6 +9,9 @@ pub const RUN_DIR: &str = "/run/berth";
 /// The file.
 pub const PATH: &str = "/run/berth/boot";
 
+/// The ESP's folder `berth`, as it was when the host configuration was read.
+pub const ESP_FILES: &str = "/run/berth/esp";
+
 /// The last lines of the console before a start of a slot failed lie here, with the slot's name at
 /// the end, as far as `/var` could be written.
 pub const LAST_WORDS: &str = "/var/lib/berth/last-words-";

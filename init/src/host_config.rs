@@ -9,6 +9,7 @@ use crate::error::{Error, On, chain};
 use crate::handover::RUN_DIR;
 use crate::layers::{Decision, Layer, Origin, Told, decide};
 use crate::{log, mounts};
+use contract::handover::ESP_FILES;
 use contract::host_config::{Data, HostConfig, MAX_LEN};
 use contract::layout::{HOST_CONFIG_FW_CFG, HOST_CONFIG_PATH, Partition};
 use contract::toml_input::InputError;
@@ -22,9 +23,6 @@ use sys::mount::{Limits, mount};
 /// Modules that [`hear`] needs, where they are not built in. FAT wants its character sets by name.
 pub const MODULES: [&str; 6] =
     ["vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "nls_utf8", "qemu_fw_cfg"];
-
-/// Where the files of the ESP's folder `berth` are to be found afterwards.
-pub const ESP_FILES: &str = "/run/berth/esp";
 
 const IMAGE_LAYER: &str = "/usr/lib/berth/host.toml";
 const LAST_GOOD: &str = "/var/lib/berth/host-config.good";

@@ -24,6 +24,7 @@ mod mounts;
 mod network;
 mod panic_record;
 mod power;
+mod preload;
 mod random;
 mod registry;
 mod root;

@@ -3,8 +3,8 @@
 //! `/etc/containerd/certs.d` are links to where the folders lie.
 
 use crate::error::{Error, On, chain};
-use crate::host_config::ESP_FILES;
 use crate::log;
+use contract::handover::ESP_FILES;
 use contract::host_config::{Authority, Registry, is_pem};
 use std::fmt::Write as _;
 use std::fs;

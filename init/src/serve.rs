@@ -7,6 +7,7 @@ use crate::log;
 use crate::modules;
 use crate::network::{Network, Status};
 use crate::power::{self, Ending, PowerButtons};
+use crate::preload::Preload;
 use crate::registry;
 use crate::runtime::{self, CONTAINERD, Runtime, UPDATER};
 use crate::screen::{Screen, View};
@@ -110,6 +111,10 @@ pub fn run(
     let now = since_boot();
     sys::reboot::catch_ctrl_alt_del()
         .unwrap_or_else(|e| log::warning(&format!("Ctrl-Alt-Del: {e}")));
+    let missing = sysctl::apply_defaults();
+    if !missing.is_empty() {
+        log::line(&format!("kernel without {}", missing.join(", ")));
+    }
     let runtime = Runtime::detect()?;
     match &host.var_problem {
         None => {
@@ -118,14 +123,12 @@ pub fn run(
         }
         Some(why) => log::warning(&format!("no containers without /var: {why}")),
     }
-    let facts = Facts {
-        slot: host.slot.map_or("-", Slot::name).to_owned(),
-        version: host.version.clone(),
-        image: host.image.clone(),
-        // Where a kubelet's images are.
-        namespace: if host.config.cri { "k8s.io" } else { "default" },
-    };
-    let workloads = Workloads::new(runtime, &host.config.workloads, facts);
+    let facts =
+        Facts { slot: host.slot.map_or("-", Slot::name).to_owned(), version: host.version.clone() };
+    // Where a kubelet's images are.
+    let namespace = if host.config.cri { "k8s.io" } else { "default" };
+    let images = Preload::new(runtime, namespace, host.image.clone());
+    let workloads = Workloads::new(runtime, &host.config.workloads, facts, images);
     let trial = care.is_on_trial().then(|| Trial::new(host.config.update.trial));
     let mut serving = Serving {
         host,
@@ -259,7 +262,7 @@ impl Serving<'_> {
     fn modules_loaded(&mut self, supervisor: &mut Supervisor) -> Result<(), Error> {
         self.modules = None;
         self.care.modules_loaded();
-        sysctl::apply(&self.host.config.sysctl);
+        sysctl::apply_configured(&self.host.config.sysctl);
         match supervisor.knows(CONTAINERD) && self.runtime == Runtime::Docker {
             true => supervisor.start(runtime::dockerd(&self.host.config)?),
             false => Ok(()),

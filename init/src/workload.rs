@@ -1,36 +1,25 @@
-//! Workloads: the Compose projects that the host configuration declares, and the container images
-//! that came with the host for them.
+//! Workloads: the Compose projects that the host configuration declares.
 //!
-//! One after the other: images that are not in the runtime yet are loaded, then all projects are
-//! brought up at once. What fails is tried again with growing pauses; the host stays up and says
-//! why on the console.
+//! All are brought up at once, when the images that came with the host are loaded. What fails is
+//! tried again with growing pauses; the host stays up and says why on the console.
 
 use crate::error::{Error, On};
 use crate::log;
+use crate::preload::Preload;
 use crate::runtime::{Runtime, ctr_command, docker_command};
 use crate::supervisor::back_off::BackOff;
 use crate::supervisor::{Outcome, Program, Supervisor, TaskId};
+use contract::handover::ESP_FILES;
 use contract::host_config::{Workload, WorkloadSource};
-use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
-/// OCI archives that the image brings.
-const IMAGES: &str = "/usr/lib/berth/images";
-/// For each archive that the runtime has, a file of its name that holds which one.
-const LOADED: &str = "/var/lib/berth/images";
 /// Compose files of this boot.
 const FILES: &str = "/run/berth/workloads";
-/// The ESP's folder `berth`, as it was when the host configuration was read.
-const ESP_FILES: &str = "/run/berth/esp";
 /// For each project that was ever brought up here, a file of its name.
 const KNOWN: &str = "/var/lib/berth/workloads";
 
-/// Longest time to load one archive.
-const LOAD_WITHIN: Duration = Duration::from_secs(600);
-/// Archives loaded at the same time.
-const LOADS: usize = 2;
 /// Beyond the time that Compose was given, until it is ended.
 const GRACE: Duration = Duration::from_secs(15);
 /// Longest time to take down a project that is no longer declared.
@@ -46,10 +35,6 @@ pub struct Facts {
     pub slot: String,
     /// `BERTH_VERSION`: the release.
     pub version: String,
-    /// What tells this image from every other: archives are loaded anew when it changes.
-    pub image: String,
-    /// Where archives are loaded to in containerd.
-    pub namespace: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +51,6 @@ struct Project {
     failures: u32,
 }
 
-/// An archive to load.
-#[derive(Debug)]
-struct Load {
-    name: String,
-    path: PathBuf,
-    task: Option<TaskId>,
-}
-
 /// All workloads of the host.
 #[derive(Debug)]
 pub struct Workloads {
@@ -81,9 +58,7 @@ pub struct Workloads {
     facts: Facts,
     hostname: String,
     begun: bool,
-    loads: Vec<Load>,
-    /// Whether loaded archives were distrusted in this boot already.
-    reloaded: bool,
+    images: Preload,
     projects: Vec<Project>,
     /// When they were first brought up.
     first_started: Option<Duration>,
@@ -97,7 +72,12 @@ pub struct Workloads {
 
 impl Workloads {
     /// Those that are declared. A runtime without Compose refuses them, with a message.
-    pub fn new(runtime: Runtime, declared: &[Workload], facts: Facts) -> Workloads {
+    pub fn new(
+        runtime: Runtime,
+        declared: &[Workload],
+        facts: Facts,
+        images: Preload,
+    ) -> Workloads {
         let refused = runtime == Runtime::Containerd && !declared.is_empty();
         if refused {
             log::warning("this image has containerd alone: workloads are not started");
@@ -113,8 +93,7 @@ impl Workloads {
             facts,
             hostname: String::new(),
             begun: false,
-            loads: Vec::new(),
-            reloaded: false,
+            images,
             projects: declared.iter().filter(|_| !refused).map(project).collect(),
             first_started: None,
             leaving: Vec::new(),
@@ -142,7 +121,7 @@ impl Workloads {
 
     /// Whether everything is loaded and up.
     pub fn all_up(&self) -> bool {
-        self.begun && self.loads.is_empty() && self.projects.iter().all(|p| p.state == State::Up)
+        self.begun && self.images.is_done() && self.projects.iter().all(|p| p.state == State::Up)
     }
 
     /// The longest time that any may take.
@@ -167,7 +146,7 @@ impl Workloads {
         }
         self.begun = true;
         self.hostname = hostname.to_owned();
-        self.queue_loads();
+        self.images.begin();
         if self.runtime == Runtime::Docker {
             self.take_down_undeclared(supervisor);
         }
@@ -176,7 +155,7 @@ impl Workloads {
 
     /// When [`Workloads::advance`] is due.
     pub fn deadline(&self) -> Option<Duration> {
-        let idle = !self.begun || !self.loads.is_empty();
+        let idle = !self.begun || !self.images.is_done();
         let waits = self.projects.iter().filter_map(|p| match p.state {
             State::Waiting { until } => Some(until),
             _ => None,
@@ -189,8 +168,8 @@ impl Workloads {
         if !self.begun {
             return;
         }
-        self.start_loads(supervisor);
-        if !self.loads.is_empty() {
+        self.images.advance(supervisor);
+        if !self.images.is_done() {
             return;
         }
         self.first_started.get_or_insert(now);
@@ -203,10 +182,10 @@ impl Workloads {
 
     /// A task has ended; it may be one of these.
     pub fn done(&mut self, id: TaskId, outcome: &Outcome, now: Duration) {
-        if let Some(at) = self.loads.iter().position(|load| load.task == Some(id)) {
-            let load = self.loads.remove(at);
-            self.loaded(&load, outcome);
-        } else if let Some(at) = self.leaving.iter().position(|(_, task)| *task == id) {
+        if self.images.done(id, outcome) {
+            return;
+        }
+        if let Some(at) = self.leaving.iter().position(|(_, task)| *task == id) {
             let (name, _) = self.leaving.remove(at);
             match outcome.is_success() {
                 true => drop(fs::remove_file(Path::new(KNOWN).join(&name))),
@@ -266,12 +245,7 @@ impl Workloads {
             log::line(&format!("{name}: {line}"));
         }
         self.failed(index, &outcome.reason(), now);
-        // Someone may have removed an image that is known to be loaded.
-        if !self.reloaded {
-            self.reloaded = true;
-            let _ = fs::remove_dir_all(LOADED);
-            self.queue_loads();
-        }
+        self.images.distrust();
     }
 
     fn failed(&mut self, index: usize, why: &str, now: Duration) {
@@ -295,59 +269,6 @@ impl Workloads {
         match started {
             Ok(id) => self.projects[index].state = State::Running(id),
             Err(e) => self.failed(index, &crate::error::chain(&e), now),
-        }
-    }
-
-    fn queue_loads(&mut self) {
-        let entries = match fs::read_dir(IMAGES) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return,
-            Err(e) => return log::warning(&format!("read {IMAGES}: {e}")),
-        };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension() == Some(OsStr::new("tar")));
-        paths.sort();
-        for path in paths {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let known = fs::read_to_string(Path::new(LOADED).join(&name)).ok();
-            if known.as_deref() != Some(&self.facts.image) {
-                self.loads.push(Load { name, path, task: None });
-            }
-        }
-    }
-
-    fn start_loads(&mut self, supervisor: &mut Supervisor) {
-        let mut running = self.loads.iter().filter(|load| load.task.is_some()).count();
-        let (runtime, namespace) = (self.runtime, self.facts.namespace);
-        self.loads.retain_mut(|load| {
-            if load.task.is_some() || running >= LOADS {
-                return true;
-            }
-            let command = load_command(runtime, namespace, &load.path);
-            match supervisor.run("images", &command, LOAD_WITHIN) {
-                Ok(id) => {
-                    running += 1;
-                    load.task = Some(id);
-                    true
-                }
-                Err(e) => {
-                    log::warning(&crate::error::chain(&e));
-                    false
-                }
-            }
-        });
-    }
-
-    fn loaded(&self, load: &Load, outcome: &Outcome) {
-        let name = &load.name;
-        if !outcome.is_success() {
-            return log::warning(&format!("load image {name}: {}", outcome.reason()));
-        }
-        log::line(&format!("image {name}: loaded"));
-        let noted = fs::create_dir_all(LOADED)
-            .and_then(|()| fs::write(Path::new(LOADED).join(name), &self.facts.image));
-        if let Err(e) = noted {
-            log::warning(&format!("note in {LOADED} that {name} is loaded: {e}"));
         }
     }
 
@@ -437,16 +358,6 @@ fn up_command(workload: &Workload, file: &Path, env: &[(String, String)]) -> Pro
     docker_command(&args, env)
 }
 
-fn load_command(runtime: Runtime, namespace: &str, archive: &Path) -> Program {
-    let archive = archive.display().to_string();
-    match runtime {
-        Runtime::Docker => docker_command(&["load", "--quiet", "--input", &archive], &[]),
-        Runtime::Containerd => {
-            ctr_command(&["--namespace", namespace, "images", "import", &archive])
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -461,12 +372,13 @@ mod tests {
     }
 
     fn facts() -> Facts {
-        Facts {
-            slot: "b".into(),
-            version: "1.2.3".into(),
-            image: "abc".into(),
-            namespace: "default",
-        }
+        Facts { slot: "b".into(), version: "1.2.3".into() }
+    }
+
+    fn workloads(runtime: Runtime, names: &[&str]) -> Workloads {
+        let declared: Vec<Workload> = names.iter().map(|name| workload(name)).collect();
+        let images = Preload::new(runtime, "default", "abc".into());
+        Workloads::new(runtime, &declared, facts(), images)
     }
 
     #[test]
@@ -486,16 +398,14 @@ mod tests {
 
     #[test]
     fn containerd_alone_refuses_workloads() {
-        let workloads = Workloads::new(Runtime::Containerd, &[workload("demo")], facts());
+        let workloads = workloads(Runtime::Containerd, &["demo"]);
         assert_eq!(workloads.count(), (0, 0));
     }
 
     #[test]
     fn a_failure_is_retried_later_and_later_and_success_counts() {
-        let mut workloads =
-            Workloads::new(Runtime::Docker, &[workload("a"), workload("b")], facts());
+        let mut workloads = workloads(Runtime::Docker, &["a", "b"]);
         workloads.begun = true;
-        workloads.reloaded = true;
         let now = Duration::from_secs(100);
         let failed = Outcome { exit: Some(Exit::Code(1)), tail: vec!["no such image".into()] };
         let mut waits = Vec::new();

@@ -8,7 +8,7 @@ use crate::repository::{Config, OpenError, Repository};
 use crate::source::SourceError;
 use crate::store::FOLDER;
 use contract::Slot;
-use contract::handover::{Handover, LAST_PANIC, LAST_WORDS, PATH, RUN_DIR};
+use contract::handover::{ESP_FILES, Handover, LAST_PANIC, LAST_WORDS, PATH};
 use contract::layout::{CMDLINE_ROOT_HASH, CMDLINE_VERSION};
 use contract::release::TRUSTED_ROOT;
 use contract::update::{CONFIG, Update};
@@ -70,7 +70,7 @@ impl World for RealWorld {
             return Err(Error::Refused("update.repository names no repository".to_owned()));
         }
         let trusted_root = match &self.config.root {
-            Some(file) => Path::new(RUN_DIR).join("esp").join(file),
+            Some(file) => Path::new(ESP_FILES).join(file),
             None => Path::new("/").join(TRUSTED_ROOT),
         };
         // What was trusted of one repository says nothing about another.

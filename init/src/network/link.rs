@@ -4,8 +4,8 @@ use super::dhcp::lease::Lease;
 use super::dhcp::message::{CLIENT_PORT, SERVER_PORT};
 use super::dhcp::{Action, Client, Event};
 use super::resolver::Told;
-use super::v6::LinkV6;
-use super::{MAX_PACKETS, complain, sysctl, udp};
+use super::v6::{self, LinkV6};
+use super::{MAX_PACKETS, complain, udp};
 use crate::log;
 use crate::random::Random;
 use contract::host_config::{self, Interface, Ipv6};
@@ -236,7 +236,7 @@ impl UsedLink {
     }
 
     fn switch_on(&mut self, kernel: &mut Requests) {
-        sysctl::ipv6(&self.name, self.settings.ipv6);
+        v6::tell_kernel(&self.name, self.settings.ipv6);
         if let Some(mtu) = self.settings.mtu
             && let Err(e) = kernel.set_mtu(self.index, mtu)
         {

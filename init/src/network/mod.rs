@@ -12,7 +12,6 @@ pub mod domains;
 mod link;
 mod plan;
 pub mod resolver;
-mod sysctl;
 mod udp;
 mod v6;
 
@@ -68,13 +67,9 @@ pub struct Network {
 }
 
 impl Network {
-    /// Applies kernel settings and names, switches on loopback and every link that is there, and
+    /// Applies names, switches on loopback and every link that is there, and
     /// listens for more. `now` is the time since the kernel's start, here and below.
     pub fn start(config: &HostConfig, now: Duration) -> Result<Network, Error> {
-        let missing = sysctl::apply();
-        if !missing.is_empty() {
-            log::line(&format!("network: kernel without {}", missing.join(", ")));
-        }
         let needed = plan::modules(config);
         if !needed.is_empty() {
             modules::load_named(&needed);
@@ -334,7 +329,7 @@ fn take(step: &Step, kernel: &mut Requests) -> io::Result<()> {
             other => other,
         },
         Step::Join { member, name, mtu, whole, bond, mac, .. } => {
-            sysctl::ipv6(name, Ipv6::Off);
+            v6::tell_kernel(name, Ipv6::Off);
             if let Some(mtu) = mtu {
                 kernel.set_mtu(*member, *mtu)?;
             }

@@ -7,6 +7,7 @@ use super::dhcp6::{Action, Client, Event, Need};
 use super::{MAX_PACKETS, complain};
 use crate::log;
 use crate::random::Random;
+use crate::sysctl;
 use contract::host_config::Ipv6;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -33,6 +34,21 @@ pub struct LinkV6 {
     carrier: bool,
     /// The addresses that were said on the console: renewals are not.
     said: Vec<Ipv6Addr>,
+}
+
+/// Has the kernel do on a link what is asked of IPv6. Advertisements are listened to even though the
+/// host forwards packets itself once Docker asks for IPv6.
+pub fn tell_kernel(link: &str, mode: Ipv6) {
+    let (listen, off) = match mode {
+        Ipv6::Auto | Ipv6::Dhcp => ("2", "0"),
+        Ipv6::Static => ("0", "0"),
+        Ipv6::Off => ("0", "1"),
+    };
+    // A kernel without IPv6 has no such files, and nothing to configure.
+    let autoconf = if listen == "2" { "1" } else { "0" };
+    sysctl::set(&format!("net/ipv6/conf/{link}/accept_ra"), listen);
+    sysctl::set(&format!("net/ipv6/conf/{link}/autoconf"), autoconf);
+    sysctl::set(&format!("net/ipv6/conf/{link}/disable_ipv6"), off);
 }
 
 impl LinkV6 {
