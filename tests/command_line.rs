@@ -95,6 +95,12 @@ fn mistakes_in_a_definition() {
         ("bad-version.toml", DEFINITION.replace("\"1\"", "\"1 2\"")),
         ("bad-runtime.toml", DEFINITION.replace("containerd", "contanerd")),
         ("size.toml", format!("{DEFINITION}[partitions]\nroot = \"2GB\"\n")),
+        ("writable.toml", format!("{DEFINITION}writable = [\"/opt/../etc\"]\n")),
+        (
+            "writable-twice.toml",
+            format!("{DEFINITION}writable = [\"/opt/cni\", \"/opt/cni/bin\"]\n"),
+        ),
+        ("writable-own.toml", format!("{DEFINITION}writable = [\"/usr/bin\"]\n")),
     ] {
         session.write(file, &text);
         session.refused(&format!("build {file} -o out --offline"));
@@ -491,4 +497,41 @@ fn host_configurations() {
         session.refused(&format!("check {file}"));
     }
     session.shows("host", &[demo]);
+}
+
+#[test]
+fn host_configurations_of_containers_disks_and_the_kernel() {
+    const SERVICE: &str = "[[service]]\nname = \"kubelet\"\nprogram = \"/usr/bin/kubelet\"\n";
+    const REGISTRY: &str = "[[registry]]\nname = \"registry.example:5000\"\n";
+    let mut session = session();
+    let twice = |entry: &str| entry.repeat(2);
+    for (file, text) in [
+        ("data-kind.toml", "[data]\nunrepairable = \"format\"\n".to_owned()),
+        ("data-trim.toml", "[data]\ntrim = \"weekly\"\n".to_owned()),
+        ("data-disk.toml", "[data]\ndisk = \"/dev/disk/by-id/nvme-1\"\n".to_owned()),
+        ("kernel-loading.toml", "[kernel]\nmodule-loading = \"never\"\n".to_owned()),
+        ("kernel-module.toml", "[kernel]\nmodules = [\"../nbd.ko\"]\n".to_owned()),
+        ("sysctl-name.toml", "[sysctl]\n\"net/../../x\" = 1\n".to_owned()),
+        ("sysctl-value.toml", "[sysctl]\n\"vm.swappiness\" = [1]\n".to_owned()),
+        ("docker-key.toml", "[docker]\nlive-restor = false\n".to_owned()),
+        ("docker-value.toml", "[docker]\nlive-restore = \"no\"\n".to_owned()),
+        ("containerd-key.toml", "[containerd]\nsandbox = \"x\"\n".to_owned()),
+        (
+            "containerd-image.toml",
+            "[containerd]\ncri = true\nsandbox-image = \"two words\"\n".to_owned(),
+        ),
+        ("registry-name.toml", "[[registry]]\nname = \"https://registry.example\"\n".to_owned()),
+        ("registry-twice.toml", twice(REGISTRY)),
+        ("registry-ca.toml", format!("{REGISTRY}ca = \"no certificate\"\n")),
+        ("registry-file.toml", format!("{REGISTRY}ca-file = \"../ca.pem\"\n")),
+        ("registry-mirror.toml", format!("{REGISTRY}mirrors = [\"mirror.example\"]\n")),
+        ("service-program.toml", SERVICE.replace("/usr/bin", "/var/lib")),
+        ("service-name.toml", SERVICE.replace("\"kubelet\"", "\"The Kubelet\"")),
+        ("service-twice.toml", twice(SERVICE)),
+        ("service-arguments.toml", format!("{SERVICE}arguments = \"--v 2\"\n")),
+    ] {
+        session.write(file, &text);
+        session.refused(&format!("check {file}"));
+    }
+    session.shows("host-containers", &[]);
 }

@@ -145,12 +145,23 @@ const ROWS: [Row; 26] = [
     ),
 ];
 
+/// Who is asked for the time answers to a port for a moment.
+const CONFIG: &str = r#"
+[time]
+servers = []
+
+[sysctl]
+"vm.max_map_count" = 262144
+"net.ipv4.conf.eth0.log_martians" = "1"
+"vm.no_such_setting" = 1
+"#;
+
 fn field(line: &str, index: usize) -> &str {
     line.split_whitespace().nth(index).unwrap_or_default()
 }
 
-/// After the Kernel Self Protection Project.
-const SYSCTLS: [(&str, &str); 18] = [
+/// After the Kernel Self Protection Project, and what the host configuration asks for.
+const SYSCTLS: [(&str, &str); 20] = [
     ("dev/tty/ldisc_autoload", "0"),
     ("dev/tty/legacy_tiocsti", "0"),
     ("fs/protected_fifos", "2"),
@@ -167,6 +178,8 @@ const SYSCTLS: [(&str, &str); 18] = [
     ("kernel/unprivileged_bpf_disabled", "1"),
     ("kernel/yama/ptrace_scope", "1"),
     ("net/core/bpf_jit_harden", "2"),
+    ("net/ipv4/conf/eth0/log_martians", "1"),
+    ("vm/max_map_count", "262144"),
     ("vm/mmap_min_addr", "65536"),
     ("vm/unprivileged_userfaultfd", "0"),
 ];
@@ -193,8 +206,7 @@ fn listening(host: &mut Machine) -> Vec<String> {
 #[test]
 fn what_nobody_can_do_and_what_containers_still_can() {
     let disk = Disk::copy_of(docker_image());
-    // Who is asked for the time answers to a port for a moment.
-    let config = disk.host_config("[time]\nservers = []\n");
+    let config = disk.host_config(CONFIG);
     let (mut host, _) = boot(&qemu::Config { host_config: Some(config), ..disk.config() });
     host.wait_for_line("berth: the kernel takes no more modules", SOON).expect("closed");
     let mut broken = Vec::new();
@@ -213,6 +225,10 @@ fn what_nobody_can_do_and_what_containers_still_can() {
         if value.trim() != expected {
             broken.push(format!("{name} is {}, not {expected}", value.trim()));
         }
+    }
+    let told = "warning: sysctl vm.no_such_setting = 1: No such file";
+    if !host.console().iter().any(|line| line.text.contains(told)) {
+        broken.push(format!("nobody says: {told}"));
     }
     assert!(broken.is_empty(), "{} rows are broken:\n{}", broken.len(), broken.join("\n\n"));
 }

@@ -112,8 +112,19 @@ fn a_disk_of_its_own_for_var_is_taken_when_empty_repaired_when_damaged_and_kept_
     assert_eq!(&kept, b"precious");
     assert_eq!(second.blocks(), before, "it was written to");
 
-    // Empty: it becomes ours. The system's own disk is not touched.
+    // Empty: it becomes ours, in spite of power that fails meanwhile. The system's own disk is not
+    // touched.
     second.file().write_all_at(&[0; 8], 700_000).expect("written");
+    for milliseconds in [0, 40, 150, 400] {
+        let mut host = start(&second.attached("virtio-blk-pci", disk.config()));
+        let lines = ["berth: preparing disk VOLUMES-1 for /var", "berth: /var is on disk vdb"];
+        host.wait_for("the disk", BOOT, |line| {
+            lines.iter().any(|known| line.text.contains(known)).then_some(())
+        })
+        .expect("it begins");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        host.pull_plug();
+    }
     let (mut host, _) = boot(&second.attached("virtio-blk-pci", disk.config()));
     assert!(sh(&mut host, "cat /proc/mounts").contains("/dev/vdb1 /var ext4 rw,"));
     sh(&mut host, "mkdir /var/lib/app && echo mine > /var/lib/app/file");

@@ -60,7 +60,9 @@ impl RawData {
                 return Err(Wrong::new("disk", why));
             }
             if disk.contains('/') {
-                let why = format!("`{disk}` is a path: there is no udev that would make it");
+                let why = format!(
+                    "`{disk}` is a path, and there is no udev that would make it: say the serial number, the WWID or the kernel's name"
+                );
                 return Err(Wrong::new("disk", why));
             }
         }

@@ -62,7 +62,7 @@ fn bad_values_are_named() {
         ("[data]\ndisk = \" \"", "2:1: data.disk: ` ` is no name, serial number or WWID of a disk"),
         (
             "[data]\ndisk = \"/dev/sdb\"",
-            "2:1: data.disk: `/dev/sdb` is a path: there is no udev that would make it",
+            "2:1: data.disk: `/dev/sdb` is a path, and there is no udev that would make it: say the serial number, the WWID or the kernel's name",
         ),
         (
             "[kernel]\nmodules = [\"nfs\", \"a b\"]",
