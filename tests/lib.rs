@@ -98,7 +98,7 @@ pub fn containerd_image() -> &'static Path {
 pub fn network_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let packages = "packages=[\"dnsmasq-base\",\"iproute2\"]";
+        let packages = "packages=[\"chrony\",\"dnsmasq-base\",\"iproute2\"]";
         build("configs/containerd.toml", &["name=e2e-network", "debug.shell=true", packages])
     })
 }

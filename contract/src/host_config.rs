@@ -116,8 +116,9 @@ pub struct HostConfig {
     pub interfaces: Vec<Interface>,
     /// The way to HTTP servers.
     pub proxy: Proxy,
-    /// SNTP servers. Empty: nobody is asked.
-    pub time_servers: Vec<TimeServer>,
+    /// SNTP servers. Empty: nobody is asked. `None`: those that DHCP tells, and then
+    /// [`TimeServer::public`].
+    pub time_servers: Option<Vec<TimeServer>>,
     /// Where `/var` lies.
     pub data: Data,
     /// What is asked of the kernel.

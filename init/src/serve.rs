@@ -19,7 +19,7 @@ use crate::trim;
 use crate::workload::{Facts, Workloads};
 use contract::Slot;
 use contract::console::Ready;
-use contract::host_config::{HostConfig, ModuleLoading};
+use contract::host_config::{HostConfig, ModuleLoading, TimeServer};
 use std::convert::Infallible;
 use std::time::Duration;
 use sys::clock::since_boot;
@@ -86,7 +86,8 @@ struct Serving<'a> {
     /// What loads the last modules.
     last_modules: Option<TaskId>,
     network: Network,
-    clock_asked: bool,
+    /// Who is asked for the time, once there is a network.
+    time_servers: Option<Vec<TimeServer>>,
     next_save: Duration,
     workloads: Workloads,
     buttons: PowerButtons,
@@ -139,7 +140,7 @@ pub fn run(
         settled: false,
         last_modules: None,
         network: Network::start(&host.config, now)?,
-        clock_asked: false,
+        time_servers: None,
         next_save: now + clock::SAVE_EVERY,
         workloads,
         buttons: PowerButtons::open(),
@@ -298,9 +299,13 @@ impl Serving<'_> {
 
     fn follow_network(&mut self, supervisor: &mut Supervisor, now: Duration) {
         let status = self.network.status(now);
-        if status == Status::Up && !self.clock_asked {
-            self.clock_asked = true;
-            clock::keep_right(self.host.config.time_servers.clone());
+        if status == Status::Up {
+            let told = self.network.time_servers();
+            let servers = clock::servers(self.host.config.time_servers.as_deref(), told);
+            if self.time_servers.as_ref() != Some(&servers) {
+                self.time_servers = Some(servers.clone());
+                clock::keep_right(servers);
+            }
         }
         if status != Status::Waiting && self.runtime_ready {
             self.workloads.begin(self.network.hostname(), supervisor, now);

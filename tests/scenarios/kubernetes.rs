@@ -12,9 +12,28 @@ use std::time::{Duration, Instant};
 
 /// Leads to containerd's socket.
 const PORT: u16 = 7001;
-/// A service of the host, as a kubelet is one, that takes a port to the socket.
-const DOOR: &str = "[[service]]\nname = \"door\"\nprogram = \"/usr/bin/socat\"\n\
-    arguments = [\"TCP-LISTEN:7001,fork,reuseaddr\", \"UNIX-CONNECT:/run/containerd/containerd.sock\"]\n";
+/// Services of the host, as a kubelet is one: what takes a port to the socket, and what says when it is
+/// ready. Modules of one's own, as network plugins and storage want them.
+const HOST: &str = r#"
+[time]
+servers = []
+
+[kernel]
+modules = ["nbd"]
+module-loading = "always"
+
+[[service]]
+name = "door"
+program = "/usr/bin/socat"
+arguments = ["TCP-LISTEN:7001,fork,reuseaddr", "UNIX-CONNECT:/run/containerd/containerd.sock"]
+
+[[service]]
+name = "second"
+program = "/usr/bin/containerd"
+arguments = ["--root=/var/lib/second", "--state=/run/second", "--address=/run/second.sock"]
+environment = { GOGC = "50" }
+notify = true
+"#;
 
 const POD: &str = "10.88.0";
 const NETWORK: &str = r#"{"cniVersion": "1.0.0", "name": "pods", "plugins": [
@@ -36,14 +55,14 @@ fn a_kubelet_finds_what_it_asks_for() {
     let registry = Registry::start(&authority);
     let (disk, pem) = (Disk::copy_of(image()), authority.pem());
     let name = registry.name();
-    let host_config = disk.host_config(&format!(
-        "[time]\nservers = []\n{DOOR}[[registry]]\nname = \"{name}\"\nca = \"\"\"\n{pem}\"\"\"\n"
-    ));
+    let host_config = disk
+        .host_config(&format!("{HOST}[[registry]]\nname = \"{name}\"\nca = \"\"\"\n{pem}\"\"\"\n"));
     let config =
         Config { ports: vec![forward(PORT)], host_config: Some(host_config), ..disk.config() };
     let (mut host, ready) = boot(&config);
     assert_eq!(ready.runtime, "containerd");
     let cri = door(&host);
+    host.wait_for_line("berth: second is ready", SOON).expect("it says so");
 
     let mut rows = Rows::new(&mut host);
     preflight(&mut rows);
@@ -155,6 +174,18 @@ fn preflight(rows: &mut Rows) {
         "cp /usr/bin/busybox /var/lib/kubelet/tmp/busybox
          /var/lib/kubelet/tmp/busybox true
          rm /var/lib/kubelet/tmp/busybox",
+    );
+    rows.row(
+        "a service that says when it is ready serves then",
+        "ctr --address /run/second.sock version > /dev/null
+         has \"$(cat /proc/*/environ 2> /dev/null | tr '\\0' '\\n')\" GOGC=50",
+    );
+    rows.row(
+        "modules are there as told, and go on being loaded",
+        "test -d /sys/module/nbd
+         same \"$(cat /proc/sys/kernel/modules_disabled)\" 0
+         insmod /usr/lib/modules/*/kernel/drivers/net/dummy.ko
+         ip link add d0 type dummy",
     );
     rows.row(
         "no program gives a right to who starts it",

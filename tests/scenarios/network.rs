@@ -21,10 +21,12 @@ fn sh_until(host: &mut Machine, command: &str, done: impl Fn(&str) -> bool) -> S
     e2e::sh_until(host, &ip_first(command), done)
 }
 
-/// A card with this number on a cable that all cards with the same `hub` hang on.
+/// A card with this number, and a speed as bonds want one, on a cable that all cards with the same `hub` hang on.
 fn card(number: u8, hub: u8, mac: &str) -> Vec<std::ffi::OsString> {
     let netdev = format!("hubport,id=cable{number},hubid={hub}");
-    let device = format!("virtio-net-pci,id=card{number},netdev=cable{number},mac={mac},romfile=");
+    let device = format!(
+        "virtio-net-pci,id=card{number},netdev=cable{number},mac={mac},speed=1000,duplex=full,romfile="
+    );
     ["-netdev", &netdev, "-device", &device].map(Into::into).to_vec()
 }
 
@@ -47,8 +49,16 @@ fn set_apart(host: &mut Machine, card: &str, namespace: &str) {
 
 const ROUTER_CARD: &str = "52:54:00:00:00:fe";
 /// The host does not touch the card that a scenario uses for itself.
-const WITHOUT_ROUTER_CARD: &str = "[time]\nservers = []\n\
-     [[network.interface]]\nname = \"52:54:00:00:00:fe\"\ndhcp = false\nipv6 = \"off\"\n";
+const WITHOUT_ROUTER_CARD: &str =
+    "[[network.interface]]\nname = \"52:54:00:00:00:fe\"\ndhcp = false\nipv6 = \"off\"\n";
+
+/// Starts a time server beside it.
+fn start_time_server(host: &mut Machine) {
+    let told =
+        "allow\\nlocal stratum 8\\npidfile /run/chrony.pid\\ncmdport 0\\nbindcmdaddress /\\n";
+    sh(host, &format!("printf '{told}' > /run/chrony.conf"));
+    sh(host, "ip netns exec router chronyd -x -u root -f /run/chrony.conf");
+}
 
 /// Starts dnsmasq with all that the host asks a router for. T1 and T2 are 10 and 20 s.
 fn start_router(host: &mut Machine, card: &str, address: &str) {
@@ -64,7 +74,7 @@ fn start_router(host: &mut Machine, card: &str, address: &str) {
          --dhcp-option=option:T1,10s --dhcp-option=option:T2,20s \
          --dhcp-option=option:classless-static-route,0.0.0.0/0,10.9.0.1,10.77.0.0/16,10.9.0.7 \
          --dhcp-option=option:domain-search,eng.example.org,example.org \
-         --dhcp-option=option:mtu,1400 --dhcp-option=option:dns-server,10.9.0.53 \
+         --dhcp-option=option:ntp-server,{address} --dhcp-option=option:mtu,1400 --dhcp-option=option:dns-server,10.9.0.53 \
          --enable-ra --dhcp-range=2001:db8:9::100,2001:db8:9::1ff,slaac,64,2m \
          --dhcp-option=option6:dns-server,[2001:db8:9::53] \
          --dhcp-option=option6:domain-search,six.example.org"
@@ -95,12 +105,16 @@ fn a_host_without_a_server_comes_up_and_takes_what_a_late_one_says() {
     sh(&mut host, "ip -n router addr add 2001:db8:9::1/64 dev eth1 nodad");
     plug(&mut host, "card0", false);
     host.wait_for_line("network: eth0: no carrier", SOON).expect("it is noticed");
+    start_time_server(&mut host);
     start_router(&mut host, "eth1", "10.9.0.1");
     plug(&mut host, "card0", true);
     host.wait_for_line("network: eth0: connected", SOON).expect("it is noticed");
     let line = host.wait_for_line("/24 from 10.9.0.1 for 120 s", SOON).expect("a lease");
     let address = line.text.split([' ', '/']).find(|word| word.starts_with("10.9.0.1"));
     let address = address.expect("an address").to_owned();
+
+    // It is asked for the time, because its lease says so.
+    host.wait_for_line("by 10.9.0.1, slewed", SOON).expect("an answer");
 
     // DHCPv4: classless routes, domain search, MTU, name server.
     let routes = sh(&mut host, "ip -4 route");
@@ -203,6 +217,7 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
     extra.extend(card(2, 1, "52:54:00:bb:00:02"));
     extra.extend(card(3, 1, ROUTER_CARD));
     extra.extend(card(4, 2, "52:54:00:cc:00:01"));
+    extra.extend(card(7, 2, "52:54:00:ff:00:01"));
     extra.extend(["-netdev", "hubport,id=cable5,hubid=2"].map(Into::into));
     extra.extend(["-netdev", "hubport,id=cable6,hubid=2"].map(Into::into));
     for port in ["port5", "port6"] {
@@ -269,7 +284,7 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
 
     // Cards that appear late: one becomes part of a bond, one gets the address of its pattern.
     let late = |host: &mut Machine, n: u8, mac: &str| {
-        let device = json!({ "driver": "virtio-net-pci", "id": format!("card{n}"), "romfile": "",
+        let device = json!({ "driver": "virtio-net-pci", "id": format!("card{n}"), "romfile": "", "speed": 1000, "duplex": "full",
             "netdev": format!("cable{n}"), "mac": mac, "bus": format!("port{n}") });
         host.control("device_add", device).expect("a card");
     };
@@ -278,8 +293,33 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
         sh_until(&mut host, "cat /proc/net/bonding/bond1", |text| text.contains("Slave Interface"));
     assert!(bond.contains("IEEE 802.3ad Dynamic link aggregation"), "{bond}");
     assert!(bond.contains("LACP rate: fast") && bond.contains("layer3+4"), "{bond}");
+    // It comes to an agreement with a switch that speaks LACP, in both directions.
+    let port = name_of(&mut host, "52:54:00:ff:00:01");
+    set_apart(&mut host, &port, "switch");
+    sh(&mut host, "ip -n switch link add agg type bond mode 802.3ad lacp_rate fast");
+    sh(
+        &mut host,
+        &format!("ip -n switch link set {port} down; ip -n switch link set {port} master agg"),
+    );
+    sh(&mut host, "ip -n switch link set agg up");
+    let agreed = sh_until(&mut host, "cat /proc/net/bonding/bond1", |text| {
+        text.matches("port state: 63").count() == 2
+    });
+    assert!(agreed.contains("Partner Mac Address: 52:54:00:ff:00:01"), "{agreed}");
     late(&mut host, 6, "52:54:00:dd:00:07");
     sh_until(&mut host, "ip -4 addr", |text| text.contains("inet 10.30.0.1/24"));
+    // A router that leaves addresses to the host, and tells the rest by DHCPv6.
+    sh(&mut host, "ip -n switch addr add 2001:db8:7::1/64 dev agg nodad");
+    sh(
+        &mut host,
+        "ip netns exec switch dnsmasq --conf-file=/dev/null --user=root --port=0 --interface=agg \
+         --pid-file=/run/switch.pid --dhcp-leasefile=/run/switch.leases \
+         --log-facility=/run/switch.log --log-dhcp --enable-ra \
+         --dhcp-range=2001:db8:7::,ra-stateless,64,2m \
+         --dhcp-option=option6:dns-server,[2001:db8:7::53]",
+    );
+    sh_until(&mut host, "ip -6 addr", |text| text.contains("2001:db8:7:0:5054:ff:fedd:7/64"));
+    sh_until(&mut host, "cat /run/switch.log", |log| log.contains("DHCPINFORMATION-REQUEST"));
     // One that is pulled out is missed by nobody.
     host.control("device_del", json!({ "id": "card6" })).expect("unplugged");
     host.wait_for_line(": gone", SOON).expect("it is noticed");

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[test]
 fn data_grows_to_the_end_of_the_disk_and_again_when_the_disk_grew() {

@@ -9,8 +9,7 @@ fn an_empty_file_is_a_configuration() {
     let config = config("").expect("valid");
     assert_eq!(config.hostname, None);
     assert!(config.workloads.is_empty() && config.interfaces.is_empty());
-    let servers: Vec<_> = config.time_servers.iter().map(|s| (s.host.as_str(), s.port)).collect();
-    assert_eq!(servers, [("pool.ntp.org", 123)]);
+    assert_eq!(config.time_servers, None);
 }
 
 #[test]
@@ -22,7 +21,7 @@ fn later_layers_win_by_key_and_by_name() {
     let merged = above.expect("above").over(below.expect("below")).validate("both");
     let merged = merged.expect("valid");
     assert_eq!(merged.hostname.as_deref(), Some("a"));
-    assert!(merged.time_servers.is_empty());
+    assert_eq!(merged.time_servers, Some(vec![]));
     let names: Vec<_> = merged.workloads.iter().map(|w| w.name.as_str()).collect();
     assert_eq!(names, ["y", "x"]);
     assert_eq!(merged.workloads[1].source, WorkloadSource::EspFile("x.yaml".into()));

@@ -24,8 +24,18 @@ pub struct TimeServer {
 
 /// The port of SNTP.
 const PORT: u16 = 123;
-/// Asked when no layer names any.
-pub(super) const DEFAULT_SERVER: &str = "pool.ntp.org";
+
+impl TimeServer {
+    /// An address on the usual port.
+    pub fn at(address: IpAddr) -> TimeServer {
+        TimeServer { host: address.to_string(), port: PORT }
+    }
+
+    /// Asked when no layer names any, and after those of the network.
+    pub fn public() -> TimeServer {
+        TimeServer { host: "pool.ntp.org".to_owned(), port: PORT }
+    }
+}
 
 impl RawTime {
     /// This layer over `below`: its keys win.
@@ -33,8 +43,8 @@ impl RawTime {
         RawTime { servers: self.servers.or(below.servers) }
     }
 
-    pub(super) fn validate(self) -> Result<Vec<TimeServer>, Wrong> {
-        let servers = self.servers.unwrap_or_else(|| vec![DEFAULT_SERVER.to_owned()]);
+    pub(super) fn validate(self) -> Result<Option<Vec<TimeServer>>, Wrong> {
+        let Some(servers) = self.servers else { return Ok(None) };
         bounded("servers", servers.len())?;
         let servers = servers.into_iter().enumerate().map(|(i, text)| {
             server(&text).ok_or_else(|| {
@@ -42,7 +52,7 @@ impl RawTime {
                 Wrong(format!("servers.{i}"), why)
             })
         });
-        servers.collect()
+        servers.collect::<Result<_, _>>().map(Some)
     }
 }
 

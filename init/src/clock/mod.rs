@@ -13,8 +13,8 @@ use crate::random::Random;
 use crate::supervisor::back_off::BackOff;
 use contract::host_config::TimeServer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, io, thread};
 use sys::clock as kernel;
@@ -55,6 +55,8 @@ static SURE: OnceLock<Duration> = OnceLock::new();
 static SYNCHRONIZED: AtomicBool = AtomicBool::new(false);
 /// Whether there may be containers, which do not expect the clock to jump.
 static RUNTIME: AtomicBool = AtomicBool::new(false);
+/// Who is asked.
+static SERVERS: Mutex<Vec<TimeServer>> = Mutex::new(Vec::new());
 
 /// The time that has passed for sure: when the image was built, or later when this host last
 /// knew. Zero when neither is known.
@@ -109,15 +111,29 @@ pub fn save() -> Result<(), Error> {
     fs::rename(&new, LAST_SEEN).on("write", LAST_SEEN)
 }
 
-/// Asks `servers` now and every hour, in a thread of its own.
+/// Who is to be asked: those that a person `configured`, else those that the network `told` and then
+/// a public one.
+pub fn servers(configured: Option<&[TimeServer]>, told: &[IpAddr]) -> Vec<TimeServer> {
+    match configured {
+        Some(servers) => servers.to_vec(),
+        None => told.iter().copied().map(TimeServer::at).chain([TimeServer::public()]).collect(),
+    }
+}
+
+/// Asks `servers` now and every hour, in a thread of its own. Called again, it asks these from the next
+/// time on.
 pub fn keep_right(servers: Vec<TimeServer>) {
-    if servers.is_empty() {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    let nobody = servers.is_empty();
+    *SERVERS.lock().unwrap_or_else(PoisonError::into_inner) = servers;
+    if nobody || STARTED.swap(true, Ordering::Relaxed) {
         return;
     }
     let started = thread::Builder::new().name("clock".into()).stack_size(STACK).spawn(move || {
         let mut random = Random::new();
         let mut failures = 0;
         loop {
+            let servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let wait = match ask_any(&servers, &mut random) {
                 Ok(()) => {
                     failures = 0;
@@ -214,6 +230,9 @@ fn set((time, at): (Duration, Duration), server: &str) -> io::Result<()> {
         Correction::Slew => {
             let micros = i64::try_from(off.as_micros()).map_err(io::Error::other)?;
             kernel::slew(if behind { micros } else { -micros })?;
+            if !SYNCHRONIZED.load(Ordering::Relaxed) {
+                log::line(&format!("clock: is {seconds:.3} s {sign} by {server}, slewed"));
+            }
         }
         Correction::Hurry => {
             let takes = off * 1000 / RATE.unsigned_abs();
@@ -261,6 +280,17 @@ mod tests {
         for (build, seen, expected) in cases {
             assert_eq!(floor(build, seen), expected, "{build:?} {seen:?}");
         }
+    }
+
+    #[test]
+    fn a_person_decides_who_is_asked_and_then_the_network() {
+        let names = |configured: Option<&[TimeServer]>| -> Vec<String> {
+            let told = [IpAddr::from([192, 0, 2, 123])];
+            servers(configured, &told).into_iter().map(|server| server.host).collect()
+        };
+        assert_eq!(names(None), ["192.0.2.123", "pool.ntp.org"]);
+        assert_eq!(names(Some(&[])), [""; 0]);
+        assert_eq!(names(Some(&[TimeServer::public()])), ["pool.ntp.org"]);
     }
 
     #[test]

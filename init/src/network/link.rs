@@ -160,13 +160,14 @@ impl UsedLink {
         self.client.as_ref().and_then(Client::lease)
     }
 
-    /// What DHCP and routers say of names.
+    /// What DHCP and routers say of names and of the time.
     pub fn told(&self) -> Told {
         let mut told = self.lease().map(Told::from).unwrap_or_default();
         told.link = self.name.clone();
         if let Some(v6) = &self.v6 {
             told.servers.extend(v6.servers());
             told.search.extend(v6.domains());
+            told.time_servers.extend(v6.time_servers());
         }
         told
     }

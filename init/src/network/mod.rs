@@ -18,8 +18,9 @@ mod v6;
 use contract::host_config::{HostConfig, Ipv6};
 use link::UsedLink;
 use plan::{Role, Seen, Step};
-use resolver::Names;
+use resolver::{Names, Told};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -62,6 +63,7 @@ pub struct Network {
     /// What was attempted to be made, and how often; what was done is not attempted again.
     attempts: Vec<(Step, u32)>,
     names: Names,
+    time_servers: Vec<IpAddr>,
     started: Duration,
     said: Option<Status>,
 }
@@ -82,10 +84,11 @@ impl Network {
             links: BTreeMap::new(),
             attempts: Vec::new(),
             names: Names::default(),
+            time_servers: Vec::new(),
             started: now,
             said: None,
         };
-        network.publish_names();
+        network.publish();
         network.look_at_all_links(now).on("list", "links")?;
         network.build();
         Ok(network)
@@ -130,7 +133,7 @@ impl Network {
             changed |= link.advance(&mut self.requests, now);
         }
         if changed {
-            self.publish_names();
+            self.publish();
         }
         self.say_once(now);
     }
@@ -144,6 +147,11 @@ impl Network {
     /// The host's name.
     pub fn hostname(&self) -> &str {
         &self.names.hostname
+    }
+
+    /// Time servers that DHCP told.
+    pub fn time_servers(&self) -> &[IpAddr] {
+        &self.time_servers
     }
 
     /// Each link with its addresses, or with what is wrong, in words.
@@ -168,7 +176,7 @@ impl Network {
             changed |= self.event(event, now);
         }
         if changed {
-            self.publish_names();
+            self.publish();
         }
         Ok(())
     }
@@ -269,9 +277,10 @@ impl Network {
         self.attempts.retain(|(step, _)| current.contains(step));
     }
 
-    fn publish_names(&mut self) {
-        let names =
-            resolver::names(&self.config, self.links.values().map(UsedLink::told).collect());
+    fn publish(&mut self) {
+        let told: Vec<Told> = self.links.values().map(UsedLink::told).collect();
+        self.time_servers = told.iter().flat_map(|told| told.time_servers.clone()).collect();
+        let names = resolver::names(&self.config, told);
         if names != self.names {
             match names.publish() {
                 Ok(()) => self.names = names,

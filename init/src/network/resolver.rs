@@ -14,13 +14,15 @@ const MAX_NAME_SERVERS: usize = 3;
 /// Each short name is looked up in each of them.
 const MAX_DOMAINS: usize = 16;
 
-/// What one link is told of names.
+/// What one link is told of names and of the time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Its name, which belongs to addresses that hold on one link only.
     pub link: String,
     /// Name servers.
     pub servers: Vec<IpAddr>,
+    /// Time servers.
+    pub time_servers: Vec<IpAddr>,
     /// Search domains.
     pub search: Vec<String>,
     /// The domain of this host.
@@ -39,6 +41,7 @@ impl From<&Lease> for Told {
         Told {
             link: String::new(),
             servers: lease.name_servers.iter().map(|server| IpAddr::V4(*server)).collect(),
+            time_servers: lease.time_servers.iter().map(|server| IpAddr::V4(*server)).collect(),
             search,
             domain: lease.domain.clone(),
             hostname: lease.hostname.clone(),
@@ -173,6 +176,7 @@ mod tests {
             prefix: 24,
             routes: vec![],
             name_servers: vec![Ipv4Addr::new(192, 0, 2, 53)],
+            time_servers: vec![],
             domain: Some("example.org".into()),
             search: vec![],
             hostname: Some("told".into()),
@@ -218,8 +222,7 @@ mod tests {
             link: "eth1".into(),
             servers: vec![router, global],
             search: vec!["lan".into(), "example.org".into()],
-            domain: None,
-            hostname: None,
+            ..Told::default()
         };
         let names = names(&config(""), vec![v6, v4]);
         assert_eq!(names.servers, ["2001:db8::53", "192.0.2.53", "fe80::1%eth1"]);

@@ -103,6 +103,12 @@ impl LinkV6 {
         told.chain(self.heard.servers()).map(IpAddr::V6).collect()
     }
 
+    /// Time servers.
+    pub fn time_servers(&self) -> impl Iterator<Item = IpAddr> {
+        let told = self.client.iter().flat_map(|client| &client.facts().time_servers);
+        told.copied().map(IpAddr::V6)
+    }
+
     /// Search domains.
     pub fn domains(&self) -> Vec<String> {
         let told = self.client.iter().flat_map(|client| client.facts().domains.clone());

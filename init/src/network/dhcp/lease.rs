@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Most name servers that are kept: resolvers read three.
 const MAX_NAME_SERVERS: usize = 3;
+/// Most time servers that are kept.
+const MAX_TIME_SERVERS: usize = 3;
 /// Most routes that are kept.
 const MAX_ROUTES: usize = 64;
 /// Shorter leases are taken for this long, so that a server cannot make us ask all the time.
@@ -36,6 +38,8 @@ pub struct Lease {
     pub routes: Vec<Route>,
     /// Name servers, at most three.
     pub name_servers: Vec<Ipv4Addr>,
+    /// Time servers, at most three (RFC 2132, section 8.3).
+    pub time_servers: Vec<Ipv4Addr>,
     /// Domain of the host.
     pub domain: Option<String>,
     /// Domains in which short names are looked up (RFC 3397).
@@ -87,6 +91,11 @@ impl Lease {
                 .addresses(option::NAME_SERVER)
                 .filter(|a| is_host(*a) || a.is_loopback())
                 .take(MAX_NAME_SERVERS)
+                .collect(),
+            time_servers: message
+                .addresses(option::TIME_SERVER)
+                .filter(|a| is_host(*a))
+                .take(MAX_TIME_SERVERS)
                 .collect(),
             domain: message.text(option::DOMAIN_NAME).and_then(domains::name),
             search: message

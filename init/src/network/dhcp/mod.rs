@@ -29,7 +29,7 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(2);
 /// When that many questions were asked, and none was answered, a person is told: after some 15 s.
 const UNANSWERED: u32 = 5;
 /// What is asked for: RFC 3442 wants classless routes before the router.
-const PARAMETERS: [u8; 10] = [
+const PARAMETERS: [u8; 11] = [
     option::SUBNET_MASK,
     option::CLASSLESS_ROUTES,
     option::ROUTER,
@@ -38,6 +38,7 @@ const PARAMETERS: [u8; 10] = [
     option::DOMAIN_SEARCH,
     option::HOST_NAME,
     option::MTU,
+    option::TIME_SERVER,
     option::RENEWAL_TIME,
     option::REBINDING_TIME,
 ];

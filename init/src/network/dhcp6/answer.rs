@@ -9,6 +9,8 @@ use std::time::Duration;
 const MAX_ADDRESSES: usize = 4;
 /// Most name servers that are kept: resolvers read three.
 const MAX_NAME_SERVERS: usize = 3;
+/// Most time servers that are kept.
+const MAX_TIME_SERVERS: usize = 3;
 /// Shorter lifetimes are taken for this long, so that a server cannot make us ask all the time.
 const SHORTEST: Duration = Duration::from_secs(10);
 /// All ones is for ever. A year is near enough, and adds up to no overflow.
@@ -38,6 +40,8 @@ pub struct Facts {
     pub name_servers: Vec<Ipv6Addr>,
     /// Search domains.
     pub domains: Vec<String>,
+    /// Time servers, at most three.
+    pub time_servers: Vec<Ipv6Addr>,
 }
 
 /// Reads the addresses of an advertisement or a reply for the identity association `iaid`. The error
@@ -94,14 +98,38 @@ pub fn lease(message: &Message, iaid: u32) -> Result<Lease, &'static str> {
     Ok(Lease { addresses, server, duration, renew, rebind })
 }
 
-/// Reads name servers and domains.
+/// Reads name servers, domains and time servers.
 pub fn facts(message: &Message) -> Facts {
-    let (servers, _) = message.option(option::NAME_SERVERS).unwrap_or_default().as_chunks::<16>();
-    let servers = servers.iter().map(|octets| Ipv6Addr::from(*octets));
+    let name_servers = addresses(message.option(option::NAME_SERVERS).unwrap_or_default());
     Facts {
-        name_servers: servers.filter(advertisement::is_server).take(MAX_NAME_SERVERS).collect(),
+        name_servers: name_servers.take(MAX_NAME_SERVERS).collect(),
         domains: domains::list(message.option(option::DOMAINS).unwrap_or_default()),
+        time_servers: time_servers(message),
     }
+}
+
+/// Servers that can be asked for the time: those of RFC 5908, else those of RFC 4075. Names and
+/// multicast groups of the former are left out.
+fn time_servers(message: &Message) -> Vec<Ipv6Addr> {
+    /// NTP_SUBOPTION_SRV_ADDR of RFC 5908, section 4.1.
+    const ADDRESS: u16 = 1;
+    let told = message.options.iter().filter(|(code, _)| *code == option::NTP_SERVER);
+    let inner = told.flat_map(|(_, value)| options(value).unwrap_or_default());
+    let mut found: Vec<Ipv6Addr> = inner
+        .filter(|(code, _)| *code == ADDRESS)
+        .flat_map(|(_, value)| addresses(value).collect::<Vec<_>>())
+        .collect();
+    if found.is_empty() {
+        found.extend(addresses(message.option(option::SNTP_SERVERS).unwrap_or_default()));
+    }
+    found.truncate(MAX_TIME_SERVERS);
+    found
+}
+
+/// The addresses in a list that somebody can answer at.
+fn addresses(list: &[u8]) -> impl Iterator<Item = Ipv6Addr> {
+    let (all, _) = list.as_chunks::<16>();
+    all.iter().map(|octets| Ipv6Addr::from(*octets)).filter(advertisement::is_server)
 }
 
 /// After which time to ask again for [`facts`].
@@ -221,6 +249,27 @@ pub(super) mod tests {
         assert_eq!(lease(&other, IAID + 1), Err("no answer to what was asked for"));
         let cut = reply(&[(option::IA_NA, IAID.to_be_bytes().to_vec())]);
         assert!(lease(&cut, IAID).is_err());
+    }
+
+    #[test]
+    fn time_servers_of_either_option_are_read() {
+        let list = |numbers: &[u16]| -> Vec<u8> {
+            numbers.iter().flat_map(|n| address(*n).octets()).collect()
+        };
+        let sub = |code: u8, value: Vec<u8>| [vec![0, code, 0, value.len() as u8], value].concat();
+        let old = (option::SNTP_SERVERS, list(&[1, 2, 3, 4]));
+        assert_eq!(
+            facts(&reply(std::slice::from_ref(&old))).time_servers,
+            [address(1), address(2), address(3)]
+        );
+        // A multicast group, a name, and one address in each of two options.
+        let group = sub(2, Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0x101).octets().to_vec());
+        let first = [group, sub(3, b"\x03ntp\0".to_vec()), sub(1, list(&[7]))].concat();
+        let new = [(option::NTP_SERVER, first), (option::NTP_SERVER, sub(1, list(&[8])))];
+        let all = [&[old][..], &new].concat();
+        assert_eq!(facts(&reply(&all)).time_servers, [address(7), address(8)]);
+        let cut = [(option::NTP_SERVER, vec![0, 1, 0, 16, 1])];
+        assert_eq!(facts(&reply(&cut)).time_servers, Vec::<Ipv6Addr>::new());
     }
 
     #[test]

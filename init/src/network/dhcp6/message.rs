@@ -20,7 +20,9 @@ pub mod option {
     pub const STATUS: u16 = 13;
     pub const NAME_SERVERS: u16 = 23;
     pub const DOMAINS: u16 = 24;
+    pub const SNTP_SERVERS: u16 = 31;
     pub const REFRESH_TIME: u16 = 32;
+    pub const NTP_SERVER: u16 = 56;
     pub const SOLICIT_MAX_WAIT: u16 = 82;
     pub const INFORM_MAX_WAIT: u16 = 83;
 }

@@ -29,9 +29,11 @@ const REQUEST_TRIES: u32 = 5;
 /// A lease ends, and the search begins anew, this much after a server refused.
 const AFTER_REFUSAL: Duration = Duration::from_secs(2);
 /// What is asked for.
-const WANTED: [u16; 5] = [
+const WANTED: [u16; 7] = [
     option::NAME_SERVERS,
     option::DOMAINS,
+    option::SNTP_SERVERS,
+    option::NTP_SERVER,
     option::REFRESH_TIME,
     option::SOLICIT_MAX_WAIT,
     option::INFORM_MAX_WAIT,
