@@ -96,10 +96,8 @@ const ROWS: [Row; 26] = [
         out.lines().count() >= 2 && !out.lines().any(|line| field(line, 3) == "0A")
     }),
     ("nobody waits for UDP", "cat /proc/net/udp /proc/net/udp6", |out| {
-        // Port 546 on a link-local address: who asks for addresses by DHCPv6.
-        let asks = |address: &str| address.starts_with("000080FE") && address.ends_with(":0222");
-        let sockets = out.lines().filter(|line| !line.contains("local_address"));
-        out.contains("local_address") && sockets.map(|line| field(line, 1)).all(asks)
+        let headings = out.lines().filter(|line| line.contains("local_address")).count();
+        headings == 2 && out.lines().count() == headings
     }),
     ("root alone may reach the daemons", "ls -l /run/docker.sock /run/containerd/*.sock", |out| {
         out.lines().count() == 2

@@ -186,17 +186,7 @@ impl LinkV6 {
     fn follow(&mut self, kernel: &mut Requests, now: Duration) -> bool {
         let Some(client) = &mut self.client else { return false };
         let actions = match (self.carrier, self.local) {
-            (true, Some(local)) => {
-                if self.socket.is_none() {
-                    match open(local, self.index) {
-                        Ok(socket) => self.socket = Some(socket),
-                        Err(e) => {
-                            complain(format_args!("{}: open a socket for DHCPv6", self.name), &e);
-                        }
-                    }
-                }
-                client.step(now, Event::LinkUp)
-            }
+            (true, Some(_)) => client.step(now, Event::LinkUp),
             _ => client.step(now, Event::LinkDown),
         };
         self.act(actions, kernel)
@@ -207,10 +197,7 @@ impl LinkV6 {
         for action in actions {
             match action {
                 Action::Send(payload) => {
-                    let all = SocketAddrV6::new(SERVERS, SERVER_PORT, 0, self.index.unsigned_abs());
-                    if let Some(socket) = &self.socket
-                        && let Err(e) = socket.send_to(&payload, all)
-                    {
+                    if let Err(e) = self.send(&payload) {
                         complain(format_args!("{}: ask by DHCPv6", self.name), &e);
                     }
                 }
@@ -239,7 +226,21 @@ impl LinkV6 {
                 }
             }
         }
+        // Nobody else has a reason to send something to this port.
+        if !self.client.as_ref().is_some_and(Client::awaits_an_answer) {
+            self.socket = None;
+        }
         changed
+    }
+
+    fn send(&mut self, payload: &[u8]) -> io::Result<()> {
+        let Some(local) = self.local else { return Ok(()) };
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => open(local, self.index)?,
+        };
+        let all = SocketAddrV6::new(SERVERS, SERVER_PORT, 0, self.index.unsigned_abs());
+        self.socket.insert(socket).send_to(payload, all).map(drop)
     }
 }
 

@@ -152,6 +152,22 @@ impl Client {
         }
     }
 
+    /// Whether a question is under way.
+    pub fn awaits_an_answer(&self) -> bool {
+        match self.state {
+            State::Idle
+            | State::Held { .. }
+            | State::Informed
+            | State::Refused
+            | State::Bound { .. } => false,
+            State::Informing { .. }
+            | State::Soliciting { .. }
+            | State::Requesting { .. }
+            | State::Renewing { .. }
+            | State::Rebinding { .. } => true,
+        }
+    }
+
     /// What a server said besides addresses.
     pub fn facts(&self) -> &Facts {
         &self.facts
