@@ -18,12 +18,15 @@ help: ## List the targets
 build: guest ## Build berth and the programs that run on the host
 	$(CARGO) build --release -p image-builder
 
+# The slot picker has a folder of its own: other flags in the same one would have cargo build everything
+# anew each time.
 .PHONY: guest
 guest:
 	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" $(CARGO) build --profile guest --target $(HOST) -p init -p updater --bins
-	RUSTFLAGS="$(REMAP)" $(CARGO) build --profile guest --target $(HOST) -p boot --features efi
+	RUSTFLAGS="$(REMAP)" $(CARGO) build --profile guest --target $(HOST) -p boot --features efi --target-dir $(TARGET_DIR)/boot
 	mkdir -p $(TARGET_DIR)/release/guest
-	cd $(TARGET_DIR)/$(HOST)/guest && cp init boot berth-updater $(abspath $(TARGET_DIR))/release/guest/
+	cd $(TARGET_DIR)/$(HOST)/guest && cp init berth-updater $(abspath $(TARGET_DIR))/release/guest/
+	cp $(TARGET_DIR)/boot/$(HOST)/guest/boot $(TARGET_DIR)/release/guest/
 
 .PHONY: run
 run: build ## Build the demonstration image, boot a copy of it, print the address that answers

@@ -48,10 +48,11 @@ fn main() {
     let first = demo_release("1.0.0", &nginx);
     published.add(&first);
     let host_config = fs::read_to_string(project().join("configs/demo/host.toml")).expect("it");
+    // One try, with the time that a slow machine needs for a boot.
     let disk = published.disk_with(
         &first,
         &host_config,
-        "interval = 5\nsoak = 5\ntries = 2\ndeadline = 240",
+        "interval = 5\nsoak = 5\ntries = 1\ndeadline = 180",
     );
     let mut host = start(&Config { ports: vec![forward(8080)], ..disk.config() });
     say(&format!("page: http://127.0.0.1:{}/", host.port(8080).expect("a port")));

@@ -17,6 +17,8 @@ pub struct Record {
     pub time: Duration,
     /// What is said, in one line.
     pub text: String,
+    /// The kernel itself said it, and it is no warning: such lines do not reach a console.
+    pub routine: bool,
 }
 
 /// Everything that the log holds, oldest first, and then what comes.
@@ -54,26 +56,35 @@ impl Iterator for Records {
     }
 }
 
-/// The last `count` lines.
+/// The last `count` lines of those that matter to a person: the kernel's routine is left out.
 pub fn tail(count: usize) -> io::Result<Vec<String>> {
     let mut lines = VecDeque::new();
     for record in Records::open(false)? {
+        let record = record?;
+        if record.routine {
+            continue;
+        }
         if lines.len() == count {
             lines.pop_front();
         }
-        lines.push_back(record?.text);
+        lines.push_back(record.text);
     }
     Ok(lines.into())
 }
 
-/// `6,339,5140900,-;text` and lines of `KEY=value` behind it: level, number, microseconds, flags
-/// (Documentation/ABI/testing/dev-kmsg).
+/// `6,339,5140900,-;text` and lines of `KEY=value` behind it: level and eight times the facility,
+/// number, microseconds, flags (Documentation/ABI/testing/dev-kmsg).
 fn record(bytes: &[u8]) -> Record {
+    /// KERN_NOTICE of linux/kern_levels.h: less urgent than a warning. What programs write has another
+    /// facility, and so a greater number than any of the kernel.
+    const ROUTINE: std::ops::RangeInclusive<u32> = 5..=7;
     let text = String::from_utf8_lossy(bytes);
     let (head, text) = text.split_once(';').unwrap_or(("", &text));
     let time = head.split(',').nth(2).and_then(|time| time.parse().ok());
     let text = text.lines().next().unwrap_or_default().to_owned();
-    Record { time: Duration::from_micros(time.unwrap_or_default()), text }
+    let priority = head.split(',').next().and_then(|number| number.parse().ok());
+    let routine = priority.is_some_and(|number| ROUTINE.contains(&number));
+    Record { time: Duration::from_micros(time.unwrap_or_default()), text, routine }
 }
 
 #[cfg(test)]
@@ -82,13 +93,15 @@ mod tests {
 
     #[test]
     fn time_and_text_of_a_record_are_kept() {
-        let expected = |micros, text: &str| {
+        let expected = |micros, text: &str, routine| {
             let time = Duration::from_micros(micros);
-            Record { time, text: text.to_owned() }
+            Record { time, text: text.to_owned(), routine }
         };
         let bytes = b"6,339,5140900,-;NET: Registered\n SUBSYSTEM=net\n";
-        assert_eq!(record(bytes), expected(5_140_900, "NET: Registered"));
-        assert_eq!(record(b"no semicolon"), expected(0, "no semicolon"));
-        assert_eq!(record(b"6,1,no number,-;a;b"), expected(0, "a;b"));
+        assert_eq!(record(bytes), expected(5_140_900, "NET: Registered", true));
+        assert_eq!(record(b"no semicolon"), expected(0, "no semicolon", false));
+        assert_eq!(record(b"6,1,no number,-;a;b"), expected(0, "a;b", true));
+        assert_eq!(record(b"3,1,0,-;sda: error"), expected(0, "sda: error", false));
+        assert_eq!(record(b"15,1,0,-;berth: up"), expected(0, "berth: up", false));
     }
 }
