@@ -323,7 +323,7 @@ fn limits(rows: &mut Rows) {
     );
     rows.row(
         "a container that takes more memory than it may is killed, and only it",
-        "docker run --name hungry --network none -m 16m --memory-swap 16m $B sh -c 'sleep 3; x=a; while :; do x=$x$x; done' || code=$?
+        "docker run --name hungry --network none -m 64m --memory-swap 64m $B sh -c 'sleep 3; x=a; while :; do x=$x$x; done' || code=$?
          same \"$code\" 137
          same \"$(docker inspect -f '{{.State.OOMKilled}}' hungry)\" true
          docker exec web true
