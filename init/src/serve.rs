@@ -19,7 +19,7 @@ use crate::trim;
 use crate::workload::{Facts, Workloads};
 use contract::Slot;
 use contract::console::Ready;
-use contract::host_config::{HostConfig, ModuleLoading, TimeServer};
+use contract::host_config::{HostConfig, ModuleLoading};
 use std::convert::Infallible;
 use std::time::Duration;
 use sys::clock::since_boot;
@@ -86,8 +86,6 @@ struct Serving<'a> {
     /// What loads the last modules.
     last_modules: Option<TaskId>,
     network: Network,
-    /// Who is asked for the time, once there is a network.
-    time_servers: Option<Vec<TimeServer>>,
     next_save: Duration,
     workloads: Workloads,
     buttons: PowerButtons,
@@ -140,7 +138,6 @@ pub fn run(
         settled: false,
         last_modules: None,
         network: Network::start(&host.config, now)?,
-        time_servers: None,
         next_save: now + clock::SAVE_EVERY,
         workloads,
         buttons: PowerButtons::open(),
@@ -300,12 +297,8 @@ impl Serving<'_> {
     fn follow_network(&mut self, supervisor: &mut Supervisor, now: Duration) {
         let status = self.network.status(now);
         if status == Status::Up {
-            let told = self.network.time_servers();
-            let servers = clock::servers(self.host.config.time_servers.as_deref(), told);
-            if self.time_servers.as_ref() != Some(&servers) {
-                self.time_servers = Some(servers.clone());
-                clock::keep_right(servers);
-            }
+            let configured = self.host.config.time_servers.as_deref();
+            clock::keep_right(configured, self.network.time_servers());
         }
         if status != Status::Waiting && self.runtime_ready {
             self.workloads.begin(self.network.hostname(), supervisor, now);

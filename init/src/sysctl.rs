@@ -1,11 +1,10 @@
-//! Settings of the kernel: those of a container host, in one table, and those that the host
-//! configuration asks for.
+//! Settings of the kernel, each with its reason or its line in the host configuration.
 
 use crate::log;
 use contract::host_config::sysctl_path;
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::{fs, io};
 
 /// Path below `/proc/sys`, value, reason. Order matters: forwarding resets settings of its family.
 const SETTINGS: [(&str, &str, &str); 37] = [
@@ -58,12 +57,12 @@ const MIN_FREE: &str = "vm/min_free_kbytes";
 pub fn apply_defaults() -> Vec<&'static str> {
     let mut failed: Vec<_> = SETTINGS
         .iter()
-        .filter(|(name, value, _)| !set(name, value))
+        .filter(|(name, value, _)| set(name, value).is_err())
         .map(|(name, ..)| *name)
         .collect();
     let memory = fs::read_to_string("/proc/meminfo").ok();
     let kept = memory.as_deref().and_then(total_kib).map(min_free_kib);
-    if !kept.is_some_and(|kib| set(MIN_FREE, &kib.to_string())) {
+    if kept.is_none_or(|kib| set(MIN_FREE, &kib.to_string()).is_err()) {
         failed.push(MIN_FREE);
     }
     failed
@@ -82,19 +81,20 @@ fn min_free_kib(total_kib: u64) -> u64 {
     total_kib.saturating_mul(16).isqrt().clamp(128, 256 << 10)
 }
 
-/// Makes the settings of the host configuration. One that the kernel does not know or not take is told, and no more.
+/// Makes the settings of the host configuration. One that the kernel does not know or not take is
+/// told, and no more.
 pub fn apply_configured(settings: &BTreeMap<String, String>) {
     for (name, value) in settings {
         let Some(path) = sysctl_path(name) else { continue };
-        if let Err(e) = fs::write(Path::new("/proc/sys").join(path), value) {
+        if let Err(e) = set(&path, value) {
             log::warning(&format!("sysctl {name} = {value}: {e}"));
         }
     }
 }
 
-/// Sets one, by its path below `/proc/sys`. Whether the kernel took it.
-pub fn set(name: &str, value: &str) -> bool {
-    fs::write(PathBuf::from("/proc/sys").join(name), value).is_ok()
+/// Sets one, by its path below `/proc/sys`.
+pub fn set(path: &str, value: &str) -> io::Result<()> {
+    fs::write(Path::new("/proc/sys").join(path), value)
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ fn sh_until(host: &mut Machine, command: &str, done: impl Fn(&str) -> bool) -> S
     e2e::sh_until(host, &ip_first(command), done)
 }
 
-/// A card with this number, and a speed as bonds want one, on a cable that all cards with the same `hub` hang on.
+/// A card with this number, and a speed as bonds want one, on a cable that all cards with the same
+/// `hub` hang on.
 fn card(number: u8, hub: u8, mac: &str) -> Vec<std::ffi::OsString> {
     let netdev = format!("hubport,id=cable{number},hubid={hub}");
     let device = format!(
@@ -284,8 +285,8 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
 
     // Cards that appear late: one becomes part of a bond, one gets the address of its pattern.
     let late = |host: &mut Machine, n: u8, mac: &str| {
-        let device = json!({ "driver": "virtio-net-pci", "id": format!("card{n}"), "romfile": "", "speed": 1000, "duplex": "full",
-            "netdev": format!("cable{n}"), "mac": mac, "bus": format!("port{n}") });
+        let device = json!({ "driver": "virtio-net-pci", "id": format!("card{n}"), "romfile": "",
+            "speed": 1000, "duplex": "full", "netdev": format!("cable{n}"), "mac": mac, "bus": format!("port{n}") });
         host.control("device_add", device).expect("a card");
     };
     late(&mut host, 5, "52:54:00:ee:00:01");

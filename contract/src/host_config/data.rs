@@ -61,7 +61,8 @@ impl RawData {
             }
             if disk.contains('/') {
                 let why = format!(
-                    "`{disk}` is a path, and there is no udev that would make it: say the serial number, the WWID or the kernel's name"
+                    "`{disk}` is a path, and there is no udev that would make it: say the serial \
+                     number, the WWID or the kernel's name"
                 );
                 return Err(Wrong::new("disk", why));
             }

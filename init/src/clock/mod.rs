@@ -113,17 +113,18 @@ pub fn save() -> Result<(), Error> {
 
 /// Who is to be asked: those that a person `configured`, else those that the network `told` and then
 /// a public one.
-pub fn servers(configured: Option<&[TimeServer]>, told: &[IpAddr]) -> Vec<TimeServer> {
+fn servers(configured: Option<&[TimeServer]>, told: &[IpAddr]) -> Vec<TimeServer> {
     match configured {
         Some(servers) => servers.to_vec(),
         None => told.iter().copied().map(TimeServer::at).chain([TimeServer::public()]).collect(),
     }
 }
 
-/// Asks `servers` now and every hour, in a thread of its own. Called again, it asks these from the next
-/// time on.
-pub fn keep_right(servers: Vec<TimeServer>) {
+/// Asks time servers now and every hour, in a thread of its own: those that are `configured`, else
+/// those that the network has `told`. Called again, it asks these from the next time on.
+pub fn keep_right(configured: Option<&[TimeServer]>, told: &[IpAddr]) {
     static STARTED: AtomicBool = AtomicBool::new(false);
+    let servers = servers(configured, told);
     let nobody = servers.is_empty();
     *SERVERS.lock().unwrap_or_else(PoisonError::into_inner) = servers;
     if nobody || STARTED.swap(true, Ordering::Relaxed) {

@@ -3,7 +3,7 @@
 use super::dhcp::lease::Lease;
 use super::dhcp::message::{CLIENT_PORT, SERVER_PORT};
 use super::dhcp::{Action, Client, Event};
-use super::resolver::Told;
+use super::told::Told;
 use super::v6::{self, LinkV6};
 use super::{MAX_PACKETS, complain, udp};
 use crate::log;

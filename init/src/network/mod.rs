@@ -12,13 +12,14 @@ pub mod domains;
 mod link;
 mod plan;
 pub mod resolver;
+mod told;
 mod udp;
 mod v6;
 
 use contract::host_config::{HostConfig, Ipv6};
 use link::UsedLink;
 use plan::{Role, Seen, Step};
-use resolver::{Names, Told};
+use resolver::Names;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,6 +27,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fmt, io};
 use sys::netlink::{self, Event, Events, Requests};
+use told::Told;
 
 use crate::error::{Error, On, chain};
 use crate::{log, modules};

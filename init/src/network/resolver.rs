@@ -1,7 +1,7 @@
 //! What `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts` say, from the host configuration, from
 //! DHCP and from routers.
 
-use super::dhcp::lease::Lease;
+use super::told::Told;
 use crate::error::{Error, On};
 use crate::identity::{DEFAULT_HOSTNAME, etc_file, write_etc};
 use contract::host_config::HostConfig;
@@ -13,41 +13,6 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 const MAX_NAME_SERVERS: usize = 3;
 /// Each short name is looked up in each of them.
 const MAX_DOMAINS: usize = 16;
-
-/// What one link is told of names and of the time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// Its name, which belongs to addresses that hold on one link only.
-    pub link: String,
-    /// Name servers.
-    pub servers: Vec<IpAddr>,
-    /// Time servers.
-    pub time_servers: Vec<IpAddr>,
-    /// Search domains.
-    pub search: Vec<String>,
-    /// The domain of this host.
-    pub domain: Option<String>,
-    /// The name of this host.
-    pub hostname: Option<String>,
-}
-
-impl From<&Lease> for Told {
-    fn from(lease: &Lease) -> Told {
-        // RFC 3397: a search list counts instead of the domain, which is the host's own.
-        let search = match lease.search.is_empty() {
-            true => lease.domain.iter().cloned().collect(),
-            false => lease.search.clone(),
-        };
-        Told {
-            link: String::new(),
-            servers: lease.name_servers.iter().map(|server| IpAddr::V4(*server)).collect(),
-            time_servers: lease.time_servers.iter().map(|server| IpAddr::V4(*server)).collect(),
-            search,
-            domain: lease.domain.clone(),
-            hostname: lease.hostname.clone(),
-        }
-    }
-}
 
 /// Names of this host and of those who know others.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -161,6 +126,7 @@ fn socket_address(server: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dhcp::lease::Lease;
     use super::*;
     use std::net::Ipv4Addr;
     use std::time::Duration;

@@ -44,11 +44,11 @@ pub fn tell_kernel(link: &str, mode: Ipv6) {
         Ipv6::Static => ("0", "0"),
         Ipv6::Off => ("0", "1"),
     };
-    // A kernel without IPv6 has no such files, and nothing to configure.
     let autoconf = if listen == "2" { "1" } else { "0" };
-    sysctl::set(&format!("net/ipv6/conf/{link}/accept_ra"), listen);
-    sysctl::set(&format!("net/ipv6/conf/{link}/autoconf"), autoconf);
-    sysctl::set(&format!("net/ipv6/conf/{link}/disable_ipv6"), off);
+    for (name, value) in [("accept_ra", listen), ("autoconf", autoconf), ("disable_ipv6", off)] {
+        // A kernel without IPv6 has no such files, and nothing to configure.
+        let _ = sysctl::set(&format!("net/ipv6/conf/{link}/{name}"), value);
+    }
 }
 
 impl LinkV6 {

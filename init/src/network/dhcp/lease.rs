@@ -1,14 +1,11 @@
 //! What a DHCP server grants, checked: nothing of it is used before.
 
 use super::super::domains;
+use super::super::told::MAX_SERVERS;
 use super::message::{Message, option};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Most name servers that are kept: resolvers read three.
-const MAX_NAME_SERVERS: usize = 3;
-/// Most time servers that are kept.
-const MAX_TIME_SERVERS: usize = 3;
 /// Most routes that are kept.
 const MAX_ROUTES: usize = 64;
 /// Shorter leases are taken for this long, so that a server cannot make us ask all the time.
@@ -90,12 +87,12 @@ impl Lease {
             name_servers: message
                 .addresses(option::NAME_SERVER)
                 .filter(|a| is_host(*a) || a.is_loopback())
-                .take(MAX_NAME_SERVERS)
+                .take(MAX_SERVERS)
                 .collect(),
             time_servers: message
                 .addresses(option::TIME_SERVER)
                 .filter(|a| is_host(*a))
-                .take(MAX_TIME_SERVERS)
+                .take(MAX_SERVERS)
                 .collect(),
             domain: message.text(option::DOMAIN_NAME).and_then(domains::name),
             search: message

@@ -1,5 +1,6 @@
 //! What a DHCPv6 server says, checked: nothing of it is used before.
 
+use super::super::told::MAX_SERVERS;
 use super::super::{advertisement, domains};
 use super::message::{Message, option, options};
 use std::net::Ipv6Addr;
@@ -7,10 +8,6 @@ use std::time::Duration;
 
 /// Most addresses that are taken.
 const MAX_ADDRESSES: usize = 4;
-/// Most name servers that are kept: resolvers read three.
-const MAX_NAME_SERVERS: usize = 3;
-/// Most time servers that are kept.
-const MAX_TIME_SERVERS: usize = 3;
 /// Shorter lifetimes are taken for this long, so that a server cannot make us ask all the time.
 const SHORTEST: Duration = Duration::from_secs(10);
 /// All ones is for ever. A year is near enough, and adds up to no overflow.
@@ -102,7 +99,7 @@ pub fn lease(message: &Message, iaid: u32) -> Result<Lease, &'static str> {
 pub fn facts(message: &Message) -> Facts {
     let name_servers = addresses(message.option(option::NAME_SERVERS).unwrap_or_default());
     Facts {
-        name_servers: name_servers.take(MAX_NAME_SERVERS).collect(),
+        name_servers: name_servers.take(MAX_SERVERS).collect(),
         domains: domains::list(message.option(option::DOMAINS).unwrap_or_default()),
         time_servers: time_servers(message),
     }
@@ -122,7 +119,7 @@ fn time_servers(message: &Message) -> Vec<Ipv6Addr> {
     if found.is_empty() {
         found.extend(addresses(message.option(option::SNTP_SERVERS).unwrap_or_default()));
     }
-    found.truncate(MAX_TIME_SERVERS);
+    found.truncate(MAX_SERVERS);
     found
 }
 
