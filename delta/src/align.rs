@@ -1,6 +1,6 @@
 //! Finds, for bytes of the new release, the bytes of the old one that they most resemble, in the
 //! way of bsdiff (Percival, "Naive differences of executable code", 2003): exact matches from a
-//! suffix array, extended in both directions as long as more bytes agree than differ.
+//! suffix array, extended in both directions as long as by far more bytes agree than differ.
 
 use crate::error::Result;
 use crate::in_order::in_order;
@@ -17,6 +17,12 @@ pub struct Segment {
 
 /// How many more bytes a match must get right than the alignment before, to be worth its cost.
 const GAIN: isize = 8;
+/// The same for a match in another place of the old release than the last: a host has to read it.
+const FAR_GAIN: isize = 64;
+/// So many bytes on it is another place.
+const NEAR: usize = 64 << 10;
+/// How many right bytes weigh as much as a wrong one, which takes the longest of all to decode.
+const WRONG: isize = 3;
 /// After so many bytes without a match only every `STRIDE`th place is looked up: they are
 /// compressed data, in which nothing will be found.
 const PATIENCE: usize = 2048;
@@ -72,7 +78,9 @@ fn align_part(index: &Index<'_>, new: &[u8]) -> Vec<Segment> {
                 right += isize::from(at(counted, shift) == Some(&new[counted]));
                 counted += 1;
             }
-            if len as isize == right && len != 0 || len as isize > right + GAIN {
+            let far = (found as isize - scan as isize - shift).unsigned_abs() > NEAR;
+            let gain = if far { FAR_GAIN } else { GAIN };
+            if len as isize == right && len != 0 || len as isize > right + gain {
                 break;
             }
             let step = if scan - from > PATIENCE { STRIDE } else { 1 };
@@ -120,9 +128,9 @@ fn align_part(index: &Index<'_>, new: &[u8]) -> Vec<Segment> {
     segments
 }
 
-/// The length up to which right bytes most outweigh wrong ones.
+/// The length up to which right bytes most outweigh wrong ones, at `WRONG` to one.
 fn best(right: impl Iterator<Item = bool>) -> usize {
-    peak(right.map(|right| if right { 1 } else { -1 }))
+    peak(right.map(|right| if right { 1 } else { -WRONG }))
 }
 
 /// The number of gains whose sum is largest; the smallest such number.

@@ -6,7 +6,6 @@
 //! moved, which is learned from the operations and distances before. For the second, the changes
 //! one or more table entries earlier are taken as contexts.
 
-use crate::mix::{Logistic, Mixer};
 use crate::range::{Bits, Chance};
 
 /// Most bytes of a run. Both sides must cut deltas alike, as nothing is predicted across runs.
@@ -21,6 +20,55 @@ pub struct Run<'o> {
     pub at: u64,
 }
 
+impl Run<'_> {
+    /// How far the run moved.
+    fn here(&self) -> i64 {
+        self.at.wrapping_sub(self.from) as i64
+    }
+
+    /// Where the distance points to whose first byte is the one with this number.
+    fn target(&self, number: usize) -> u64 {
+        let next = self.from.wrapping_add(number as u64 + 4);
+        next.wrapping_add_signed(i64::from(le32(&self.old[number..])))
+    }
+}
+
+/// The distance under way.
+#[derive(Clone, Copy, Default)]
+struct Distance {
+    /// How many of its bytes are to come.
+    left: usize,
+    /// What these should be, the next in the lowest byte.
+    expected: u32,
+    /// How that is known.
+    class: usize,
+    /// Number of its first byte in the run.
+    begin: usize,
+}
+
+impl Distance {
+    /// What the next byte should be, and the context.
+    #[inline(always)]
+    fn hint(&self, old: u8) -> (u8, usize) {
+        match self.left {
+            0 => (old, 0),
+            left => (self.expected as u8, self.class + 4 - left),
+        }
+    }
+
+    /// On to the next byte. Whether that was the last.
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        self.left -= 1;
+        self.expected >>= 8;
+        self.left == 0
+    }
+}
+
+/// Of so many bytes one bit tells whether all are as expected...
+const SPAN: usize = 32;
+/// ... where so many before them were.
+const CALM: u32 = 0xff;
 /// How many contexts a distance is told apart by.
 const CLASSES: usize = 16;
 /// After so many bytes as expected one model is enough.
@@ -44,7 +92,6 @@ const NIBBLES: usize = 17;
 
 /// The model. Begins anew with each piece.
 pub struct Bytes {
-    logistic: Logistic,
     shifts: Shifts,
     /// Whether the bytes before were as expected, the last in the lowest bit.
     history: u32,
@@ -55,18 +102,19 @@ pub struct Bytes {
     place: usize,
     last: u8,
     quiet: [Chance; CLASSES],
+    /// Whether the last spans were as expected, the last in the lowest bit.
+    calm: u8,
+    spans: [Chance; 8],
     recent: Vec<Chance>,
     tables: Vec<Chance>,
     scores: [u16; GUESSES],
     guessed: Vec<Chance>,
-    becomes: [Vec<Nibble>; 5],
-    mixers: Vec<Mixer<5>>,
+    becomes: [Vec<Nibble>; 3],
 }
 
 impl Bytes {
     pub fn new() -> Bytes {
         Bytes {
-            logistic: Logistic::new(),
             shifts: Shifts::new(),
             history: 0,
             differ: 0,
@@ -74,12 +122,13 @@ impl Bytes {
             place: 0,
             last: 0,
             quiet: [Chance::EVEN; CLASSES],
+            calm: 0,
+            spans: [Chance::EVEN; 8],
             recent: vec![Chance::EVEN; CLASSES << 12],
             tables: vec![Chance::EVEN; CLASSES << 13],
             scores: [1 << 15; GUESSES],
             guessed: vec![Chance::EVEN; GUESSES * 128],
             becomes: std::array::from_fn(|_| vec![Nibble([Chance::EVEN; 16]); 256 * NIBBLES]),
-            mixers: vec![Mixer::FAIR; 256],
         }
     }
 
@@ -90,34 +139,87 @@ impl Bytes {
 
     /// Codes what a run becomes: reads `new`, or fills it.
     pub fn run<B: Bits>(&mut self, bits: &mut B, run: &Run<'_>, new: &mut [u8]) {
-        // The distance under way: how many of its bytes are left, and what they should be.
-        let (mut left, mut expected, mut class, mut begin) = (0, 0u32, 0, 0);
-        let old = run.old;
-        for number in 0..old.len().min(new.len()) {
-            if left == 0 && is_distance(old, number) {
-                let distance = le32(&old[number..]);
-                let next = run.from.wrapping_add(number as u64 + 4);
-                let here = run.at.wrapping_sub(run.from) as i64;
-                let target = next.wrapping_add_signed(i64::from(distance));
-                let (shift, source) = self.shifts.of(target);
-                let change = if source == 0 { 0 } else { shift.wrapping_sub(here) as i32 };
-                expected = distance.wrapping_add(change) as u32;
-                (left, class, begin) = (4, 1 + 4 * source, number);
+        let mut distance = Distance::default();
+        let end = run.old.len().min(new.len());
+        let (mut number, mut careful) = (0, 0);
+        while number < end {
+            let quiet = self.history & CALM == CALM;
+            let span = new[number..end].first_chunk_mut::<SPAN>();
+            if let Some(span) = span.filter(|_| quiet && number >= careful) {
+                let (mut guess, mut after) = ([0; SPAN], distance);
+                self.expect(run, number, &mut after, &mut guess);
+                let context = usize::from(self.calm & 7);
+                let calm = bits.bit(&mut self.spans[context], *span == guess);
+                self.calm = self.calm << 1 | u8::from(calm);
+                if calm {
+                    *span = guess;
+                    self.pass(&run.old[number..][..SPAN], &guess);
+                    distance = after;
+                    number += SPAN;
+                    continue;
+                }
+                careful = number + SPAN;
             }
-            let byte = old[number];
-            let hint = if left > 0 { expected as u8 } else { byte };
-            let kind = if left > 0 { class + 4 - left } else { 0 };
+            if distance.left == 0 {
+                self.look(run, number, &mut distance);
+            }
+            let byte = run.old[number];
+            let (hint, kind) = distance.hint(byte);
             new[number] = self.byte(bits, byte, hint, kind, new[number]);
-            if left > 0 {
-                left -= 1;
-                expected >>= 8;
-                if left == 0 {
-                    let (was, is) = (le32(&old[begin..]), le32(&new[begin..]));
-                    let next = run.from.wrapping_add(begin as u64 + 4);
-                    let target = next.wrapping_add_signed(i64::from(was));
-                    let here = run.at.wrapping_sub(run.from) as i64;
-                    let shift = here.wrapping_add(i64::from(is.wrapping_sub(was)));
-                    self.shifts.learn(target, shift);
+            if distance.left > 0 && distance.step() {
+                let begin = distance.begin;
+                let (was, is) = (le32(&run.old[begin..]), le32(&new[begin..]));
+                let shift = run.here().wrapping_add(i64::from(is.wrapping_sub(was)));
+                self.shifts.learn(run.target(begin), shift);
+            }
+            number += 1;
+        }
+    }
+
+    /// Begins a distance if one stands at `number`.
+    #[inline(always)]
+    fn look(&self, run: &Run<'_>, number: usize, distance: &mut Distance) {
+        if is_distance(run.old, number) {
+            let (shift, source) = self.shifts.of(run.target(number));
+            let change = if source == 0 { 0 } else { shift.wrapping_sub(run.here()) as i32 };
+            let expected = le32(&run.old[number..]).wrapping_add(change) as u32;
+            *distance = Distance { left: 4, expected, class: 1 + 4 * source, begin: number };
+        }
+    }
+
+    /// What is expected from `number` on, if nothing is learned meanwhile.
+    fn expect(
+        &self,
+        run: &Run<'_>,
+        number: usize,
+        distance: &mut Distance,
+        guess: &mut [u8; SPAN],
+    ) {
+        guess.copy_from_slice(&run.old[number..][..SPAN]);
+        for (number, guess) in (number..).zip(guess) {
+            if distance.left == 0 {
+                self.look(run, number, distance);
+            }
+            if distance.left > 0 {
+                *guess = distance.expected as u8;
+                distance.step();
+            }
+        }
+    }
+
+    /// Takes note of bytes that were as expected.
+    fn pass(&mut self, old: &[u8], new: &[u8; SPAN]) {
+        self.history = u32::MAX;
+        self.place += SPAN;
+        self.differ = 0;
+        self.changes = [0; PAST];
+        if old != new {
+            for back in (1..=PAST).rev() {
+                let change = new[SPAN - back].wrapping_sub(old[SPAN - back]);
+                self.differ = self.differ << 1 | u32::from(change != 0);
+                self.changes[(self.place + PAST - back) % PAST] = change;
+                if change != 0 {
+                    self.last = change;
                 }
             }
         }
@@ -173,9 +275,7 @@ impl Bytes {
         let chance = &mut self.guessed[context];
         let change = match bits.bit(chance, wanted == guesses[best]) {
             true => guesses[best],
-            false => {
-                self.spelled(bits, [guesses[0], guesses[2], guesses[4], self.last, old], wanted)
-            }
+            false => self.spelled(bits, [guesses[0], self.last, old], wanted),
         };
         for (score, guess) in self.scores.iter_mut().zip(guesses) {
             match guess == change {
@@ -186,31 +286,27 @@ impl Bytes {
         old.wrapping_add(change)
     }
 
-    fn spelled<B: Bits>(&mut self, bits: &mut B, contexts: [u8; 5], wanted: u8) -> u8 {
-        let [a, b, c, d, e] = &mut self.becomes;
-        let mut node = 1;
-        for place in (0..8).rev() {
-            let (nibble, below) = match node {
-                0..16 => (0, node),
-                _ => (
-                    1 + (node >> (3 - place) & 15),
-                    1 << (3 - place) | node & ((1 << (3 - place)) - 1),
-                ),
-            };
+    /// Codes a change that was not guessed, in two halves, from the change four bytes before, the
+    /// last one, and the old byte.
+    fn spelled<B: Bits>(&mut self, bits: &mut B, contexts: [u8; 3], wanted: u8) -> u8 {
+        let mut made = 0;
+        for half in 0..2 {
+            let nibble = if half == 0 { 0 } else { 1 + usize::from(made) };
+            let [a, b, c] = &mut self.becomes;
             let at = |model: usize| usize::from(contexts[model]) * NIBBLES + nibble;
-            let chances = [
-                &mut a[at(0)].0[below & 15],
-                &mut b[at(1)].0[below & 15],
-                &mut c[at(2)].0[below & 15],
-                &mut d[at(3)].0[below & 15],
-                &mut e[at(4)].0[below & 15],
-            ];
-            let mixer = &mut self.mixers[node];
-            let bit = wanted >> place & 1 == 1;
-            let bit = self.logistic.bit(bits, mixer, chances, bit);
-            node = node << 1 | usize::from(bit);
+            let (a, b, c) = (&mut a[at(0)].0, &mut b[at(1)].0, &mut c[at(2)].0);
+            let part = wanted >> (4 - 4 * half) & 15;
+            let mut node = 1;
+            for place in (0..4).rev() {
+                let chances = [&mut a[node & 15], &mut b[node & 15], &mut c[node & 15]];
+                let one = (chances[0].one() + chances[1].one() + 2 * chances[2].one()) / 4;
+                let bit = bits.code(one, part >> place & 1 == 1);
+                chances.into_iter().for_each(|chance| chance.learn(bit));
+                node = node << 1 | usize::from(bit);
+            }
+            made = made << 4 | (node as u8 & 15);
         }
-        node as u8
+        made
     }
 }
 
@@ -221,19 +317,44 @@ fn is_distance(old: &[u8], at: usize) -> bool {
     if at < 2 || at + 4 > old.len() {
         return false;
     }
-    let (opcode, last) = (old[at - 2], old[at - 1]);
-    match last {
-        0xe8 | 0xe9 => true,
-        0x80..=0x8f => opcode == 0x0f,
-        _ if last & 0xc7 == 0x05 => {
-            matches!(
-                opcode,
-                0x8b | 0x8d | 0x89 | 0x3b | 0x39 | 0x10 | 0x11 | 0x6f | 0x7f | 0x28 | 0x29
-            )
-        }
-        _ => false,
+    match LAST[usize::from(old[at - 1])] {
+        Last::Other => false,
+        Last::Always => true,
+        Last::Jump => old[at - 2] == 0x0f,
+        Last::Relative => matches!(
+            old[at - 2],
+            0x8b | 0x8d | 0x89 | 0x3b | 0x39 | 0x10 | 0x11 | 0x6f | 0x7f | 0x28 | 0x29
+        ),
     }
 }
+
+/// What the byte right before four others may be.
+#[derive(Clone, Copy)]
+enum Last {
+    /// Nothing of interest.
+    Other,
+    /// `call` or `jmp`.
+    Always,
+    /// The second byte of a conditional jump.
+    Jump,
+    /// How an instruction addresses: relative to itself.
+    Relative,
+}
+
+const LAST: [Last; 256] = {
+    let mut table = [Last::Other; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = match byte {
+            0xe8 | 0xe9 => Last::Always,
+            0x80..=0x8f => Last::Jump,
+            _ if byte & 0xc7 == 0x05 => Last::Relative,
+            _ => Last::Other,
+        };
+        byte += 1;
+    }
+    table
+};
 
 fn le32(bytes: &[u8]) -> i32 {
     bytes.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes))

@@ -5,10 +5,10 @@ use crate::image::{Image, Images};
 
 /// Bytes of a line.
 const LINE: u64 = 128 << 10;
-/// How many lines there are: 4 MiB in all.
-const LINES: usize = 32;
+/// How many lines there are: 8 MiB in all.
+const LINES: usize = 64;
 
-/// Lines, each in the place that its offset says.
+/// Lines, those used last first.
 pub struct Cache {
     lines: Vec<Line>,
 }
@@ -50,7 +50,10 @@ impl Cache {
     /// Bytes from `offset` on: at least one, at most to the end of the line.
     fn from(&mut self, old: &Images<'_>, image: Image, offset: u64) -> Result<&[u8]> {
         let number = offset / LINE;
-        let line = &mut self.lines[number as usize % LINES];
+        let wanted = |line: &Line| line.holds == Some((image, number));
+        let at = self.lines.iter().position(wanted).unwrap_or(LINES - 1);
+        self.lines[..=at].rotate_right(1);
+        let line = &mut self.lines[0];
         if line.holds != Some((image, number)) {
             let start = number * LINE;
             line.holds = None;

@@ -1,7 +1,7 @@
 //! Work on several threads whose results come in the order of what was put in, so that the bytes
 //! of a table and a pack do not depend on how many threads there are.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -36,8 +36,9 @@ pub fn in_order<T: Send, R: Send, W: FnMut(T) -> R>(
         let mut next = |waiting: &mut VecDeque<mpsc::Receiver<R>>| {
             match waiting.pop_front().map(|reply| reply.recv()) {
                 Some(Ok(result)) => take(result),
-                // A worker that answers nothing panicked, and the scope does so too.
-                Some(Err(_)) | None => Ok(()),
+                // A worker that answers nothing panicked, and so does the scope when all have ended.
+                Some(Err(_)) => Err(Error::Refused("a thread ended early")),
+                None => Ok(()),
             }
         };
         feed(&mut |item| {
@@ -61,6 +62,14 @@ mod tests {
     use super::*;
     use crate::Error;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    #[should_panic = "a scoped thread panicked"]
+    fn a_worker_that_panics_ends_it() {
+        let worker = || |_: usize| -> usize { panic!("as the test wants") };
+        let feed = |put: &mut dyn FnMut(usize) -> Result<()>| (0..100usize).try_for_each(&mut *put);
+        let _ = in_order(NonZeroUsize::MIN, worker, feed, |_| Ok(()));
+    }
 
     #[test]
     fn order_stays_and_little_is_under_way() {

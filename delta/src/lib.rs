@@ -27,7 +27,6 @@ mod decode;
 mod error;
 mod image;
 mod in_order;
-mod mix;
 mod patch;
 mod range;
 mod requests;

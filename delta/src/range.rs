@@ -30,11 +30,6 @@ impl Chance {
         (self.0 >> 16).clamp(24, 65536 - 24)
     }
 
-    /// In 1/4096.
-    pub fn coarse(self) -> usize {
-        (self.0 >> 20) as usize
-    }
-
     pub fn learn(&mut self, bit: bool) {
         let count = self.0 & 1023;
         let (chance, goal) = ((self.0 >> 10) as i32, i32::from(bit) * ((1 << 22) - 1));

@@ -2,11 +2,13 @@
 
 use rustix::fs::OFlags;
 use rustix::ioctl::{Setter, ioctl, opcode};
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::ptr;
+use std::{ptr, slice};
 
 /// Size in bytes of a [`Block`]: a multiple of every sector size in use.
 pub const BLOCK: usize = 4096;
@@ -19,6 +21,34 @@ pub struct Block(pub [u8; BLOCK]);
 impl Block {
     /// All zeros.
     pub const ZERO: Block = Block([0; BLOCK]);
+}
+
+/// Bytes that lie in memory as direct I/O needs them, so that [`Direct`] reads and writes them
+/// without a copy. Zeros at first.
+pub struct Buffer(Vec<Block>);
+
+impl Buffer {
+    /// Room for `len` bytes, rounded up to whole blocks.
+    pub fn new(len: usize) -> Buffer {
+        Buffer(vec![Block::ZERO; len.div_ceil(BLOCK)])
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `Block` is 4096 bytes without padding, and blocks of a slice follow each other;
+        // the result borrows the buffer.
+        unsafe { slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(&*self.0)) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and any value of the bytes is a valid block.
+        unsafe { slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), size_of_val(&*self.0)) }
+    }
 }
 
 /// What updates are written through: a block device, or something in its place that a test can
@@ -60,8 +90,16 @@ pub struct Direct {
     size: u64,
 }
 
-/// Blocks that are copied at once to where the kernel takes them from: 1 MiB.
-const BOUNCE: usize = 256;
+/// Bytes that are copied at once to where the kernel takes them from, unless they lie right.
+const BOUNCE: usize = 256 << 10;
+
+thread_local! {
+    static BOUNCED: RefCell<Buffer> = RefCell::new(Buffer::new(BOUNCE));
+}
+
+fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().addr().is_multiple_of(BLOCK)
+}
 
 impl Direct {
     /// Opens `path`. Where direct I/O is not to be had, reads may come from the page cache.
@@ -95,38 +133,36 @@ impl BlockDevice for Direct {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut bounce = vec![Block::ZERO; BOUNCE.min(buffer.len().div_ceil(BLOCK))];
-        let pieces = buffer.chunks_mut(BOUNCE * BLOCK);
-        for (offset, piece) in (offset..).step_by(BOUNCE * BLOCK).zip(pieces) {
-            let aligned = bytes_mut(&mut bounce).get_mut(..piece.len()).unwrap_or_default();
-            self.file.read_exact_at(aligned, offset)?;
-            piece.copy_from_slice(aligned);
+        if is_aligned(buffer) {
+            return self.file.read_exact_at(buffer, offset);
         }
-        Ok(())
+        BOUNCED.with_borrow_mut(|bounce| {
+            for (at, piece) in (offset..).step_by(BOUNCE).zip(buffer.chunks_mut(BOUNCE)) {
+                let aligned = &mut bounce[..piece.len()];
+                self.file.read_exact_at(aligned, at)?;
+                piece.copy_from_slice(aligned);
+            }
+            Ok(())
+        })
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut bounce = vec![Block::ZERO; BOUNCE.min(bytes.len().div_ceil(BLOCK))];
-        for (offset, piece) in (offset..).step_by(BOUNCE * BLOCK).zip(bytes.chunks(BOUNCE * BLOCK))
-        {
-            let aligned = bytes_mut(&mut bounce).get_mut(..piece.len()).unwrap_or_default();
-            aligned.copy_from_slice(piece);
-            self.file.write_all_at(aligned, offset)?;
+        if is_aligned(bytes) {
+            return self.file.write_all_at(bytes, offset);
         }
-        Ok(())
+        BOUNCED.with_borrow_mut(|bounce| {
+            for (at, piece) in (offset..).step_by(BOUNCE).zip(bytes.chunks(BOUNCE)) {
+                let aligned = &mut bounce[..piece.len()];
+                aligned.copy_from_slice(piece);
+                self.file.write_all_at(aligned, at)?;
+            }
+            Ok(())
+        })
     }
 
     fn flush(&self) -> io::Result<()> {
         self.file.sync_all()
     }
-}
-
-/// The blocks as one run of bytes.
-fn bytes_mut(blocks: &mut [Block]) -> &mut [u8] {
-    let len = size_of_val(blocks);
-    // SAFETY: `Block` is 4096 bytes without padding, any value of which is valid, and blocks of a
-    // slice follow each other; the result borrows the slice.
-    unsafe { std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast(), len) }
 }
 
 /// Size in bytes of an open block device or file.

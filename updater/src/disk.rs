@@ -10,7 +10,7 @@ use contract::verity::{BlockHasher, HASH_LEN, Hash, Superblock, TOP_OFFSET, leve
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
-use sys::block::{BlockDevice, Direct};
+use sys::block::{BlockDevice, Buffer, Direct};
 
 /// Read at once: small enough to be nothing beside the bound on memory.
 pub const CHUNK: usize = 1 << 20;
@@ -291,7 +291,7 @@ fn first_wrong<D: BlockDevice>(
     alive: &mut dyn FnMut(),
 ) -> Result<Option<u64>> {
     let mut number = 0;
-    let mut hashes = vec![0; CHUNK / BLOCK * HASH_LEN];
+    let mut hashes = Buffer::new(CHUNK / BLOCK * HASH_LEN);
     let mut at = above;
     let len = below.blocks * BLOCK as u64;
     let found = read_through(below.device, below.offset, len, below.part, |bytes| {
@@ -323,7 +323,7 @@ fn read_through<D: BlockDevice, T>(
     mut see: impl FnMut(&[u8]) -> Option<T>,
 ) -> Result<Option<T>> {
     let len = len.next_multiple_of(BLOCK as u64);
-    let mut buffer = vec![0; CHUNK.min(len as usize)];
+    let mut buffer = Buffer::new(CHUNK.min(len as usize));
     let mut done = 0;
     while done < len {
         let now = (CHUNK as u64).min(len - done) as usize;

@@ -23,7 +23,7 @@ use contract::trailer::Trailer;
 use contract::verity::{Superblock, size};
 use contract::{hex, version};
 use delta::{Image, Origin, Piece};
-use sys::block::BlockDevice;
+use sys::block::{BlockDevice, Buffer};
 
 /// Makes the pieces of a release from what is fetched and from what the running slot has.
 pub trait Assembly {
@@ -261,7 +261,7 @@ impl Plan {
             progress(Step::Looking(looked, all));
         }
         let mut done = have;
-        let mut writer = Writer { disk, target: self.target, at: None, buffer: Vec::new() };
+        let mut writer = Writer::new(disk, self.target);
         assembly.make(&wanted, &mut |number, bytes| {
             let piece = pieces.get(number).ok_or_else(|| std::io::Error::other("no such piece"))?;
             writer.take(number, piece, bytes)?;
@@ -298,7 +298,7 @@ impl Plan {
             }
         }
         let mut check = piece.check();
-        let mut buffer = vec![0; CHUNK.min(piece.len.next_multiple_of(BLOCK as u64) as usize)];
+        let mut buffer = Buffer::new(CHUNK.min(piece.len as usize));
         let mut done = 0;
         while done < piece.len {
             let now = (piece.len - done).min(buffer.len() as u64) as usize;
@@ -431,28 +431,34 @@ struct Writer<'a, D> {
     target: Slot,
     /// Image and byte offset where the buffer belongs, and the piece that is being taken.
     at: Option<(Image, u64, usize)>,
-    buffer: Vec<u8>,
+    buffer: Buffer,
+    /// Bytes in the buffer.
+    len: usize,
 }
 
 /// Written at once.
 const WRITE: usize = 1 << 20;
 
 impl<D: BlockDevice> Writer<'_, D> {
+    fn new(disk: &Disk<D>, target: Slot) -> Writer<'_, D> {
+        Writer { disk, target, at: None, buffer: Buffer::new(WRITE), len: 0 }
+    }
+
     fn take(&mut self, number: usize, piece: &Piece, mut bytes: &[u8]) -> std::io::Result<()> {
         if self.at.is_none_or(|(_, _, current)| current != number) {
             self.finish()?;
             self.at = Some((piece.image, piece.offset, number));
         }
         while !bytes.is_empty() {
-            let room = WRITE - self.buffer.len();
-            let (now, rest) = bytes.split_at(bytes.len().min(room));
-            self.buffer.extend_from_slice(now);
+            let (now, rest) = bytes.split_at(bytes.len().min(WRITE - self.len));
+            self.buffer[self.len..][..now.len()].copy_from_slice(now);
+            self.len += now.len();
             bytes = rest;
             let end = piece.offset + piece.len;
-            if self.at.is_some_and(|(_, at, _)| at + self.buffer.len() as u64 > end) {
+            if self.at.is_some_and(|(_, at, _)| at + self.len as u64 > end) {
                 return Err(std::io::Error::other("a piece is longer than it may be"));
             }
-            if self.buffer.len() == WRITE {
+            if self.len == WRITE {
                 self.write()?;
             }
         }
@@ -462,18 +468,18 @@ impl<D: BlockDevice> Writer<'_, D> {
     /// Writes what is buffered, filled up with zeros to a whole block.
     fn write(&mut self) -> std::io::Result<()> {
         let Some((image, at, number)) = self.at else { return Ok(()) };
-        if self.buffer.is_empty() {
+        if self.len == 0 {
             return Ok(());
         }
-        let len = self.buffer.len() as u64;
-        self.buffer.resize(self.buffer.len().next_multiple_of(BLOCK), 0);
+        let whole = self.len.next_multiple_of(BLOCK);
+        self.buffer[self.len..whole].fill(0);
         let device = match image {
             Image::Uki => self.disk.boot(self.target),
             Image::Root => self.disk.root(self.target),
         };
-        device.write_at(at, &self.buffer)?;
-        self.buffer.clear();
-        self.at = Some((image, at + len, number));
+        device.write_at(at, &self.buffer[..whole])?;
+        self.at = Some((image, at + self.len as u64, number));
+        self.len = 0;
         Ok(())
     }
 
