@@ -94,7 +94,18 @@ pub struct Direct {
 const BOUNCE: usize = 256 << 10;
 
 thread_local! {
-    static BOUNCED: RefCell<Buffer> = RefCell::new(Buffer::new(BOUNCE));
+    static BOUNCED: RefCell<Buffer> = RefCell::new(Buffer::new(0));
+}
+
+/// Lends what bytes are copied through, of `len` bytes or [`BOUNCE`].
+fn bounced<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let len = len.min(BOUNCE);
+    BOUNCED.with_borrow_mut(|buffer| {
+        if buffer.len() < len {
+            *buffer = Buffer::new(len);
+        }
+        work(buffer)
+    })
 }
 
 fn is_aligned(bytes: &[u8]) -> bool {
@@ -136,7 +147,7 @@ impl BlockDevice for Direct {
         if is_aligned(buffer) {
             return self.file.read_exact_at(buffer, offset);
         }
-        BOUNCED.with_borrow_mut(|bounce| {
+        bounced(buffer.len(), |bounce| {
             for (at, piece) in (offset..).step_by(BOUNCE).zip(buffer.chunks_mut(BOUNCE)) {
                 let aligned = &mut bounce[..piece.len()];
                 self.file.read_exact_at(aligned, at)?;
@@ -150,7 +161,7 @@ impl BlockDevice for Direct {
         if is_aligned(bytes) {
             return self.file.write_all_at(bytes, offset);
         }
-        BOUNCED.with_borrow_mut(|bounce| {
+        bounced(bytes.len(), |bounce| {
             for (at, piece) in (offset..).step_by(BOUNCE).zip(bytes.chunks(BOUNCE)) {
                 let aligned = &mut bounce[..piece.len()];
                 aligned.copy_from_slice(piece);
@@ -251,13 +262,22 @@ mod tests {
         device.flush().expect("flush");
         let firsts = [0, 1, 2].map(|i| device.read(i * BLOCK as u64).expect("read").0[0]);
         assert_eq!((firsts, device.size()), ([7, 9, 7], 3 * BLOCK as u64));
-        let many: Vec<u8> = (0..(BOUNCE + 3) * BLOCK).map(|i| (i / 100) as u8).collect();
+        let many: Vec<u8> = (0..BOUNCE + 3 * BLOCK).map(|i| (i / 100) as u8).collect();
         std::fs::write(&path, vec![0; many.len()]).expect("a larger file");
         let device = Direct::open(&path, true).expect("open");
         device.write_at(0, &many).expect("write");
-        let mut read = vec![0; many.len()];
-        device.read_at(0, &mut read).expect("read");
-        assert!(read == many);
+        // Whether the bytes lie right for direct I/O or not.
+        let mut aligned = Buffer::new(many.len() + BLOCK);
+        for start in [0, 1] {
+            let read = &mut aligned[start..][..many.len()];
+            device.read_at(0, read).expect("read");
+            assert!(read == many);
+            read.reverse();
+            device.write_at(0, read).expect("write");
+            device.read_at(0, read).expect("read");
+            assert!(read.iter().rev().eq(&many));
+            device.write_at(0, &many).expect("write");
+        }
         std::fs::write(&path, [7; 3 * BLOCK]).expect("a file");
         assert_eq!(size(&mut File::open(&path).expect("open")).expect("size"), 3 * BLOCK as u64);
         std::fs::remove_file(&path).expect("remove");
