@@ -1,5 +1,6 @@
-//! First boots, from QEMU's start, by this machine's clock.
+//! First boots, from QEMU's start, by this machine's clock, and memory.
 
+use e2e::published::{Published, release};
 use e2e::*;
 use std::path::Path;
 
@@ -11,6 +12,26 @@ pub fn figures() {
     for (name, image) in [("containerd", containerd_image()), ("docker", demo_image())] {
         boots(name, image);
     }
+    idle_agent();
+}
+
+/// The memory of the agent that follows a repository: when it has looked and found nothing newer, and
+/// when it has installed a release by a patch and waits until somebody restarts the host.
+fn idle_agent() {
+    let repository = Published::new();
+    let image = release("1.0.0", &[]);
+    repository.add(&image);
+    let disk = repository.disk(&image, "interval = 5\nreboot = \"manual\"");
+    let (mut host, _) = boot(&disk.config());
+    let memory = "busybox grep -E 'VmRSS|VmHWM' /proc/$(busybox pidof berth-updater)/status";
+    let mut show = |what: &str, state: &str| {
+        sh_until(&mut host, "berth-updater status", |text| text.contains(state));
+        let memory = sh(&mut host, memory);
+        println!("  updater, {what}: {}", memory.split_whitespace().collect::<Vec<_>>().join(" "));
+    };
+    show("nothing newer", "names 1.0.0, looked at 2");
+    repository.add_with(&release("2.0.0", &[]), &["--channel", "stable"]);
+    show("2.0.0 installed", "waiting 2.0.0");
 }
 
 fn boots(name: &str, image: &Path) {
