@@ -43,9 +43,10 @@ proof: build ## The long form of the power cuts: every state of the disk, and re
 	BERTH_PROOF=full $(CARGO) test --release -p updater --test power_cut -- --nocapture
 	BERTH_PROOF=full $(CARGO) test --release -p e2e --test scenarios plugs:: -- --nocapture
 
+# One scenario more at a time than there are processors: some of them wait for most of their time.
 .PHONY: test
 test: build ## Everything: unit, property, snapshot tests and virtual machines
-	$(CARGO) test --release --no-fail-fast
+	RUST_TEST_THREADS=$$(($$(nproc) + 1)) $(CARGO) test --release --no-fail-fast
 	$(CARGO) test --release -p fuzz
 
 .PHONY: check

@@ -54,7 +54,7 @@ fn main() {
         &host_config,
         "interval = 5\nsoak = 5\ntries = 1\ndeadline = 180",
     );
-    let mut host = start(&Config { ports: vec![forward(8080)], ..disk.config() });
+    let mut host = start(&Config { cpus: 2, ports: vec![forward(8080)], ..disk.config() });
     say(&format!("page: http://127.0.0.1:{}/", host.port(8080).expect("a port")));
     host.wait_ready(BOOT).expect("the host gets ready");
     say(&format!("ready; the page says: {}", page(&host)));

@@ -183,6 +183,10 @@ pub const CMDLINE_DEBUG_SHELL: &str = "berth.debug-shell";
 /// Where the running system keeps what the builder tells `init`: see `docs/contract.md`.
 pub const LIB_DIR: &str = "usr/lib/berth";
 
+/// What is added, after a dot, to the name of an archive in `images` in [`LIB_DIR`] for the file beside
+/// it that tells its content from any other.
+pub const IMAGE_IDENTITY: &str = "identity";
+
 /// The list in [`LIB_DIR`] of folders of the root that can be written, one absolute path a line. What
 /// is written there is kept below [`WRITTEN_DIR`].
 pub const WRITABLE: &str = "writable";

@@ -6,6 +6,7 @@
 //! moved, which is learned from the operations and distances before. For the second, the changes
 //! one or more table entries earlier are taken as contexts.
 
+use crate::distance::{Distance, Shifts, is_distance, le32};
 use crate::range::{Bits, Chance};
 
 /// Most bytes of a run. Both sides must cut deltas alike, as nothing is predicted across runs.
@@ -22,7 +23,7 @@ pub struct Run<'o> {
 
 impl Run<'_> {
     /// How far the run moved.
-    fn here(&self) -> i64 {
+    fn shift(&self) -> i64 {
         self.at.wrapping_sub(self.from) as i64
     }
 
@@ -30,38 +31,6 @@ impl Run<'_> {
     fn target(&self, number: usize) -> u64 {
         let next = self.from.wrapping_add(number as u64 + 4);
         next.wrapping_add_signed(i64::from(le32(&self.old[number..])))
-    }
-}
-
-/// The distance under way.
-#[derive(Clone, Copy, Default)]
-struct Distance {
-    /// How many of its bytes are to come.
-    left: usize,
-    /// What these should be, the next in the lowest byte.
-    expected: u32,
-    /// How that is known.
-    class: usize,
-    /// Number of its first byte in the run.
-    begin: usize,
-}
-
-impl Distance {
-    /// What the next byte should be, and the context.
-    #[inline(always)]
-    fn hint(&self, old: u8) -> (u8, usize) {
-        match self.left {
-            0 => (old, 0),
-            left => (self.expected as u8, self.class + 4 - left),
-        }
-    }
-
-    /// On to the next byte. Whether that was the last.
-    #[inline(always)]
-    fn step(&mut self) -> bool {
-        self.left -= 1;
-        self.expected >>= 8;
-        self.left == 0
     }
 }
 
@@ -153,7 +122,7 @@ impl Bytes {
                 self.calm = self.calm << 1 | u8::from(calm);
                 if calm {
                     *span = guess;
-                    self.pass(&run.old[number..][..SPAN], &guess);
+                    self.note_expected(&run.old[number..][..SPAN], &guess);
                     distance = after;
                     number += SPAN;
                     continue;
@@ -161,7 +130,7 @@ impl Bytes {
                 careful = number + SPAN;
             }
             if distance.left == 0 {
-                self.look(run, number, &mut distance);
+                self.look_for_distance(run, number, &mut distance);
             }
             let byte = run.old[number];
             let (hint, kind) = distance.hint(byte);
@@ -169,7 +138,7 @@ impl Bytes {
             if distance.left > 0 && distance.step() {
                 let begin = distance.begin;
                 let (was, is) = (le32(&run.old[begin..]), le32(&new[begin..]));
-                let shift = run.here().wrapping_add(i64::from(is.wrapping_sub(was)));
+                let shift = run.shift().wrapping_add(i64::from(is.wrapping_sub(was)));
                 self.shifts.learn(run.target(begin), shift);
             }
             number += 1;
@@ -178,10 +147,10 @@ impl Bytes {
 
     /// Begins a distance if one stands at `number`.
     #[inline(always)]
-    fn look(&self, run: &Run<'_>, number: usize, distance: &mut Distance) {
+    fn look_for_distance(&self, run: &Run<'_>, number: usize, distance: &mut Distance) {
         if is_distance(run.old, number) {
             let (shift, source) = self.shifts.of(run.target(number));
-            let change = if source == 0 { 0 } else { shift.wrapping_sub(run.here()) as i32 };
+            let change = if source == 0 { 0 } else { shift.wrapping_sub(run.shift()) as i32 };
             let expected = le32(&run.old[number..]).wrapping_add(change) as u32;
             *distance = Distance { left: 4, expected, class: 1 + 4 * source, begin: number };
         }
@@ -198,7 +167,7 @@ impl Bytes {
         guess.copy_from_slice(&run.old[number..][..SPAN]);
         for (number, guess) in (number..).zip(guess) {
             if distance.left == 0 {
-                self.look(run, number, distance);
+                self.look_for_distance(run, number, distance);
             }
             if distance.left > 0 {
                 *guess = distance.expected as u8;
@@ -208,7 +177,7 @@ impl Bytes {
     }
 
     /// Takes note of bytes that were as expected.
-    fn pass(&mut self, old: &[u8], new: &[u8; SPAN]) {
+    fn note_expected(&mut self, old: &[u8], new: &[u8; SPAN]) {
         self.history = u32::MAX;
         self.place += SPAN;
         self.differ = 0;
@@ -307,95 +276,5 @@ impl Bytes {
             made = made << 4 | (node as u8 & 15);
         }
         made
-    }
-}
-
-/// Whether four bytes from `at` on look like a distance: after the opcode of a call or a jump, or
-/// of an instruction that addresses relative to itself.
-#[inline(always)]
-fn is_distance(old: &[u8], at: usize) -> bool {
-    if at < 2 || at + 4 > old.len() {
-        return false;
-    }
-    match LAST[usize::from(old[at - 1])] {
-        Last::Other => false,
-        Last::Always => true,
-        Last::Jump => old[at - 2] == 0x0f,
-        Last::Relative => matches!(
-            old[at - 2],
-            0x8b | 0x8d | 0x89 | 0x3b | 0x39 | 0x10 | 0x11 | 0x6f | 0x7f | 0x28 | 0x29
-        ),
-    }
-}
-
-/// What the byte right before four others may be.
-#[derive(Clone, Copy)]
-enum Last {
-    /// Nothing of interest.
-    Other,
-    /// `call` or `jmp`.
-    Always,
-    /// The second byte of a conditional jump.
-    Jump,
-    /// How an instruction addresses: relative to itself.
-    Relative,
-}
-
-const LAST: [Last; 256] = {
-    let mut table = [Last::Other; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = match byte {
-            0xe8 | 0xe9 => Last::Always,
-            0x80..=0x8f => Last::Jump,
-            _ if byte & 0xc7 == 0x05 => Last::Relative,
-            _ => Last::Other,
-        };
-        byte += 1;
-    }
-    table
-};
-
-fn le32(bytes: &[u8]) -> i32 {
-    bytes.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes))
-}
-
-/// What is known about how far old addresses moved, finely and coarsely.
-struct Shifts {
-    tables: [Vec<Option<i64>>; 2],
-}
-
-const SCALES: [u32; 2] = [5, 12];
-const SLOTS: usize = 1 << 16;
-
-impl Shifts {
-    fn new() -> Shifts {
-        Shifts { tables: std::array::from_fn(|_| vec![None; SLOTS]) }
-    }
-
-    fn slot(address: u64, table: usize) -> usize {
-        let key = (address >> SCALES[table]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (key >> 48) as usize
-    }
-
-    /// The shift, and how it is known: 2 finely, 1 coarsely, 0 not at all.
-    fn of(&self, address: u64) -> (i64, usize) {
-        (0..2)
-            .find_map(|table| Some((self.tables[table][Shifts::slot(address, table)]?, 2 - table)))
-            .unwrap_or((0, 0))
-    }
-
-    fn learn(&mut self, address: u64, shift: i64) {
-        for table in 0..2 {
-            self.tables[table][Shifts::slot(address, table)] = Some(shift);
-        }
-    }
-
-    fn moved(&mut self, from: u64, at: u64, len: u64) {
-        let shift = at.wrapping_sub(from) as i64;
-        for step in 0..=len.min(1 << 20) >> SCALES[1] {
-            let address = from.saturating_add(step << SCALES[1]);
-            self.tables[1][Shifts::slot(address, 1)] = Some(shift);
-        }
     }
 }

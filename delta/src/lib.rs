@@ -24,6 +24,7 @@ mod cache;
 mod chunks;
 mod cut;
 mod decode;
+mod distance;
 mod error;
 mod image;
 mod in_order;

@@ -12,7 +12,7 @@ use crate::image::{BLOCK, Image, MAX_IMAGE};
 use sha2::{Digest as _, Sha256};
 use std::ops::Range;
 
-const MAGIC: &[u8; 8] = b"BRTHTAB2";
+const MAGIC: &[u8; 8] = b"BRTHTAB3";
 /// Largest body of a table, in bytes: some 380,000 chunks.
 const MAX_BODY: usize = 8 << 20;
 /// Most bytes of a table on the wire. Digests do not compress.

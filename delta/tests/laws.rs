@@ -159,7 +159,7 @@ proptest! {
     fn no_bytes_make_a_table_panic(bytes in vec(any::<u8>(), 0..300)) {
         let _ = Table::decode(&bytes);
         let body = zstd::bulk::compress(&bytes, 1).expect("compress");
-        let header = [b"BRTHTAB2".as_slice(), &(bytes.len() as u32).to_le_bytes()].concat();
+        let header = [b"BRTHTAB3".as_slice(), &(bytes.len() as u32).to_le_bytes()].concat();
         let _ = Table::decode(&[header, body].concat());
     }
 

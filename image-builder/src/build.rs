@@ -245,7 +245,8 @@ fn preloads(
             }
             false => path.clone(),
         };
-        preloads.push(Preload { name, path });
+        let identity = container::identity(&path)?;
+        preloads.push(Preload { name, path, identity });
     }
     Ok(preloads)
 }

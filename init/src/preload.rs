@@ -3,6 +3,7 @@
 use crate::log;
 use crate::runtime::{Runtime, ctr_command, docker_command};
 use crate::supervisor::{Outcome, Program, Supervisor, TaskId};
+use contract::layout::IMAGE_IDENTITY;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::{fs, io};
 
 /// OCI archives that the image brings.
 const IMAGES: &str = "/usr/lib/berth/images";
-/// For each archive that the runtime has, a file of its name that holds which one.
+/// For each archive that the runtime has, a file of its name that holds its identity.
 const LOADED: &str = "/var/lib/berth/images";
 /// Longest time to load one archive.
 const LOAD_WITHIN: Duration = Duration::from_secs(600);
@@ -22,6 +23,7 @@ const LOADS: usize = 2;
 struct Load {
     name: String,
     path: PathBuf,
+    identity: String,
     task: Option<TaskId>,
 }
 
@@ -31,7 +33,7 @@ pub struct Preload {
     runtime: Runtime,
     /// Where they are loaded to in containerd.
     namespace: &'static str,
-    /// What tells this host's image from every other: archives are loaded anew when it changes.
+    /// What tells this host's image from every other: the identity of archives that have none.
     image: String,
     loads: Vec<Load>,
     /// Whether loaded archives were distrusted in this boot already.
@@ -61,9 +63,11 @@ impl Preload {
         paths.sort();
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let own = fs::read_to_string(path.with_added_extension(IMAGE_IDENTITY)).ok();
+            let identity = own.unwrap_or_else(|| self.image.clone());
             let known = fs::read_to_string(Path::new(LOADED).join(&name)).ok();
-            if known.as_deref() != Some(&self.image) {
-                self.loads.push(Load { name, path, task: None });
+            if known.as_ref() != Some(&identity) {
+                self.loads.push(Load { name, path, identity, task: None });
             }
         }
     }
@@ -106,14 +110,14 @@ impl Preload {
         let Some(at) = self.loads.iter().position(|load| load.task == Some(id)) else {
             return false;
         };
-        let Load { name, .. } = self.loads.remove(at);
+        let Load { name, identity, .. } = self.loads.remove(at);
         if !outcome.is_success() {
             log::warning(&format!("load image {name}: {}", outcome.reason()));
             return true;
         }
         log::line(&format!("image {name}: loaded"));
         let noted = fs::create_dir_all(LOADED)
-            .and_then(|()| fs::write(Path::new(LOADED).join(&name), &self.image));
+            .and_then(|()| fs::write(Path::new(LOADED).join(&name), &identity));
         if let Err(e) = noted {
             log::warning(&format!("note in {LOADED} that {name} is loaded: {e}"));
         }

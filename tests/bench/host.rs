@@ -22,7 +22,7 @@ fn idle_agent() {
     let image = release("1.0.0", &[]);
     repository.add(&image);
     let disk = repository.disk(&image, "interval = 5\nreboot = \"manual\"");
-    let (mut host, _) = boot(&disk.config());
+    let (mut host, _) = boot(&qemu::Config { cpus: 2, ..disk.config() });
     let memory = "busybox grep -E 'VmRSS|VmHWM' /proc/$(busybox pidof berth-updater)/status";
     let mut show = |what: &str, state: &str| {
         sh_until(&mut host, "berth-updater status", |text| text.contains(state));
@@ -39,7 +39,7 @@ fn boots(name: &str, image: &Path) {
     let mut memory = String::new();
     for _ in 0..BOOTS {
         let disk = Disk::copy_of(image);
-        let (mut host, _) = boot(&disk.config());
+        let (mut host, _) = boot(&qemu::Config { cpus: 2, ..disk.config() });
         times.push(host.elapsed());
         memory = sh(
             &mut host,

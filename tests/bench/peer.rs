@@ -54,7 +54,7 @@ pub fn figures() {
 
 fn of_berth(image: &Path) -> Figures {
     let disk = Disk::copy_of(image);
-    let (mut host, _) = boot(&disk.config());
+    let (mut host, _) = boot(&Config { cpus: 2, ..disk.config() });
     let to_console = "while read line; do echo \"$line\" > /dev/ttyS0; done";
     sh(&mut host, &format!("( {SCRIPT} ) | {to_console} &"));
     read(&mut host, image)
@@ -62,7 +62,7 @@ fn of_berth(image: &Path) -> Figures {
 
 fn of_peer(image: &Path) -> Figures {
     let disk = Disk::copy_of(image);
-    let mut host = start(&Config { debug_console: false, ..disk.config() });
+    let mut host = start(&Config { cpus: 2, debug_console: false, ..disk.config() });
     read(&mut host, image)
 }
 

@@ -8,7 +8,7 @@ const SLEEP: &str = "berth.local/busybox:1 busybox sleep 100000";
 #[test]
 fn what_dies_comes_back_and_running_containers_stay() {
     let disk = Disk::copy_of(docker_image());
-    let (mut host, _) = boot(&disk.config());
+    let (mut host, _) = boot(&qemu::Config { cpus: 2, ..disk.config() });
 
     sh(&mut host, &format!("{RUN} one {SLEEP}"));
     let pid = |host: &mut qemu::Machine| sh(host, "docker inspect -f '{{.State.Pid}}' one");

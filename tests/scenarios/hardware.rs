@@ -7,7 +7,7 @@ use serde_json::json;
 /// Boots the kernel for real servers from such a disk, with such a network card.
 fn boots_from(disk: Attached, driver: &str, nic: Nic, nic_driver: &str) -> Machine {
     let image = Disk::copy_of(generic_image());
-    let (mut host, _) = boot(&Config { disk, nic, ..image.config() });
+    let (mut host, _) = boot(&Config { cpus: 2, disk, nic, ..image.config() });
     let controllers = sh(&mut host, "readlink -f /sys/block/sda/device");
     sh(&mut host, &format!("ls /sys/bus/*/drivers/{driver}"));
     assert!(controllers.contains(if driver == "ahci" { "/ata" } else { "/usb" }), "{controllers}");

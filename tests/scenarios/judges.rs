@@ -188,11 +188,13 @@ fn own_paths(manifest: &Manifest, docker: bool) -> Vec<String> {
         etc/containerd/certs.d etc/group etc/hostname etc/hosts etc/machine-id etc/mtab etc/nsswitch.conf etc/os-release
         etc/passwd etc/resolv.conf etc/ssl/certs/ca-certificates.crt
         usr/lib/os-release usr/lib/berth usr/lib/berth/build-time usr/lib/berth/images usr/lib/berth/init
-        usr/lib/berth/modules.last usr/lib/berth/modules.load usr/lib/berth/packages.json usr/lib/berth/images/busybox.tar
+        usr/lib/berth/modules.last usr/lib/berth/modules.load usr/lib/berth/packages.json
+        usr/lib/berth/images/busybox.tar usr/lib/berth/images/busybox.tar.identity
         usr/sbin/init usr/sbin/modprobe usr/bin/sh usr/bin/berth-updater";
     const DOCKER: &str = "
         etc/docker/certs.d
-        usr/lib/berth/images/nginx.tar usr/lib/berth/images/postgres.tar
+        usr/lib/berth/images/nginx.tar usr/lib/berth/images/nginx.tar.identity
+        usr/lib/berth/images/postgres.tar usr/lib/berth/images/postgres.tar.identity
         usr/sbin/iptables usr/sbin/iptables-save usr/sbin/iptables-restore
         usr/sbin/ip6tables usr/sbin/ip6tables-save usr/sbin/ip6tables-restore";
     let modules = ["dep", "alias", "softdep"]

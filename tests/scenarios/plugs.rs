@@ -1,7 +1,8 @@
 //! Pulled plugs across updates, five in each: while a release is downloaded, written and committed, in
 //! the picker, and on trial. After each the host comes up and goes on; PostgreSQL, which is written to
-//! all the time, keeps every row that it has confirmed. `BERTH_PROOF=full` (`make proof`) takes five
-//! updates, and so twenty-five plugs; otherwise it is two.
+//! all the time, keeps every row that it has confirmed. Two hosts go through it side by side. With
+//! `BERTH_PROOF=full` (`make proof`) they take five updates together, and so twenty-five plugs;
+//! otherwise it is one each.
 
 use contract::Slot;
 use e2e::published::{Published, release};
@@ -13,11 +14,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-fn updates() -> u64 {
-    let full = std::env::var("BERTH_PROOF").is_ok_and(|value| value == "full");
-    if full { 5 } else { 2 }
-}
 
 /// Bytes of each release that no earlier one has.
 const NEW: usize = 16 << 20;
@@ -53,8 +49,10 @@ impl Random {
     }
 }
 
-/// Release N.0.0: PostgreSQL preloaded, and a file that is new in it.
+/// Release N.0.0: PostgreSQL preloaded, and a file that is new in it. Both hosts get the same.
 fn numbered(n: u64) -> PathBuf {
+    static BUILT_ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = BUILT_ONE_AT_A_TIME.lock().expect("the other host goes on, too");
     let source = images().join(format!("new-in-{n}"));
     std::fs::write(&source, Random(n).bytes(NEW)).expect("written");
     let file = format!("file=[{{path=\"/usr/share/new\",source=\"{}\"}}]", source.display());
@@ -98,6 +96,8 @@ impl Database {
             while client.execute("insert into t values ($1)", &[&next]).is_ok() {
                 confirmed.lock().expect("the list").push(next);
                 next += 1;
+                // Some of the processor is for the update.
+                std::thread::sleep(Duration::from_millis(20));
             }
         }));
     }
@@ -129,6 +129,11 @@ fn connect(host: &mut Machine) -> Client {
             Err(_) => std::thread::sleep(Duration::from_millis(200)),
         }
     }
+}
+
+/// How often PostgreSQL's archive was loaded since the host started.
+fn loaded(host: &mut Machine) -> usize {
+    sh(host, "dmesg").matches("image postgres.tar: loaded").count()
 }
 
 /// Waits for the moment.
@@ -165,20 +170,22 @@ fn wait(moment: Moment, version: &str, host: &mut Machine, published: &Published
     std::thread::sleep(Duration::from_millis(pause));
 }
 
-#[test]
-fn whenever_the_plug_is_pulled_the_update_completes_and_nothing_is_lost() {
+/// Takes a host through one update, or through `proof` of them where the long form is asked for.
+fn update(proof: u64, cpus: u32, seed: u64) {
+    let full = std::env::var("BERTH_PROOF").is_ok_and(|value| value == "full");
+    let last = 1 + if full { proof } else { 1 };
     let published = Published::new();
     let first = numbered(1);
     published.add(&first);
     let update = "interval = 5\nsoak = 2\ntries = 5\ndeadline = 120";
     let disk = published.disk(&first, update);
-    let config = Config { ports: vec![forward(5432)], ..disk.config() };
+    let config = Config { cpus, ports: vec![forward(5432)], ..disk.config() };
     let mut database = Database { confirmed: Arc::default(), starts: 0, writer: None };
-    let mut random = Random(0x1CEB_00DA);
+    let mut random = Random(seed);
 
     let (mut host, _) = boot(&config);
+    assert_eq!(loaded(&mut host), 1);
     database.start(&mut host);
-    let last = updates() + 1;
     for n in 2..=last {
         let version = format!("{n}.0.0");
         let sent = published.server().sent();
@@ -207,6 +214,7 @@ fn whenever_the_plug_is_pulled_the_update_completes_and_nothing_is_lost() {
         let ready = host.wait_ready(BOOT).expect("the host gets ready");
         let slot = if n % 2 == 0 { Slot::B } else { Slot::A };
         assert_eq!((ready.slot, ready.version.as_str()), (Some(slot), version.as_str()));
+        assert_eq!(loaded(&mut host), 0, "the archive is the one that the last release had");
         let healthy = format!("healthy {version}");
         sh_until(&mut host, "berth-updater status", |text| text.contains(&healthy));
         database.start(&mut host);
@@ -222,4 +230,14 @@ fn whenever_the_plug_is_pulled_the_update_completes_and_nothing_is_lost() {
         "{} rows were confirmed, and none is lost",
         database.confirmed.lock().expect("it").len()
     );
+}
+
+#[test]
+fn whenever_the_plug_is_pulled_the_update_completes_and_nothing_is_lost() {
+    update(3, 1, 0x1CEB_00DA);
+}
+
+#[test]
+fn with_two_processors_nothing_is_lost_either() {
+    update(2, 2, 0xCA11_AB1E);
 }

@@ -41,7 +41,7 @@ fn falls_back(host: &mut Machine) -> contract::console::Ready {
 
 #[test]
 fn a_workload_that_never_gets_healthy_costs_the_slot_its_trial() {
-    let config = "[[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 20\n";
+    let config = "[[workload]]\nname = \"app\"\nfile = \"app.yaml\"\ntimeout = 60\n";
     let disk = on_trial(docker_image(), docker_image(), config);
     disk.put_on_esp("app.yaml", HEALTHY_IN_SLOT_A);
     let mut host = start_in_b(&disk);

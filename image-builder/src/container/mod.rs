@@ -8,10 +8,12 @@
 
 mod archive;
 mod definition;
+mod identity;
 mod layer;
 
 pub use archive::Summary;
 pub use definition::ContainerDefinition;
+pub use identity::identity;
 
 use crate::accounts;
 use crate::cache::{self, Cache};

@@ -8,6 +8,7 @@
 mod contents;
 mod settle;
 
+use crate::cache::{Digest, hex};
 use crate::debian::{self, Unpacked};
 use crate::definition::{Definition, Runtime};
 use crate::elf::Links;
@@ -51,6 +52,8 @@ pub struct Preload {
     pub name: String,
     /// The archive.
     pub path: PathBuf,
+    /// What tells its content from any other, where that is known.
+    pub identity: Option<Digest>,
 }
 
 /// Composes the root of `definition` out of `packages`. Kernel module indexes are not in it yet.
@@ -98,6 +101,11 @@ pub fn compose(
         let content = Content::Range { file, path, offset: 0, len };
         let at = format!("{}/images/{}.tar", contract::layout::LIB_DIR, preload.name);
         tree.insert(&at, Node::new(Kind::File(content), 0o644, epoch));
+        if let Some(identity) = &preload.identity {
+            let at = format!("{at}.{}", contract::layout::IMAGE_IDENTITY);
+            let content = Content::Bytes(hex(identity).into_bytes().into());
+            tree.insert(&at, Node::new(Kind::File(content), 0o644, epoch));
+        }
     }
     for file in &definition.files {
         tree.insert_extra(file, epoch)?;
