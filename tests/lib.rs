@@ -85,12 +85,11 @@ pub fn docker_image() -> &'static Path {
     })
 }
 
-/// The containerd image with a debug shell and busybox preloaded.
+/// The containerd image with a debug shell.
 pub fn containerd_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let preload = "images=[\"containers/busybox.toml\"]";
-        build("configs/containerd.toml", &["name=e2e-containerd", "debug.shell=true", preload])
+        build("configs/containerd.toml", &["name=e2e-containerd", "debug.shell=true"])
     })
 }
 

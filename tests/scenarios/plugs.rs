@@ -1,8 +1,7 @@
 //! Pulled plugs across updates, five in each: while a release is downloaded, written and committed, in
 //! the picker, and on trial. After each the host comes up and goes on; PostgreSQL, which is written to
-//! all the time, keeps every row that it has confirmed. Two hosts go through it side by side. With
-//! `BERTH_PROOF=full` (`make proof`) they take five updates together, and so twenty-five plugs;
-//! otherwise it is one each.
+//! all the time, keeps every row that it has confirmed. It is one update of one host; in the long form
+//! (`make proof`), two hosts side by side take five together, and so twenty-five plugs.
 
 use contract::Slot;
 use e2e::published::{Published, release};
@@ -170,10 +169,9 @@ fn wait(moment: Moment, version: &str, host: &mut Machine, published: &Published
     std::thread::sleep(Duration::from_millis(pause));
 }
 
-/// Takes a host through one update, or through `proof` of them where the long form is asked for.
-fn update(proof: u64, cpus: u32, seed: u64) {
-    let full = std::env::var("BERTH_PROOF").is_ok_and(|value| value == "full");
-    let last = 1 + if full { proof } else { 1 };
+/// Takes a host through so many updates.
+fn update(updates: u64, cpus: u32, seed: u64) {
+    let last = 1 + updates;
     let published = Published::new();
     let first = numbered(1);
     published.add(&first);
@@ -215,8 +213,10 @@ fn update(proof: u64, cpus: u32, seed: u64) {
         let slot = if n % 2 == 0 { Slot::B } else { Slot::A };
         assert_eq!((ready.slot, ready.version.as_str()), (Some(slot), version.as_str()));
         assert_eq!(loaded(&mut host), 0, "the archive is the one that the last release had");
-        let healthy = format!("healthy {version}");
-        sh_until(&mut host, "berth-updater status", |text| text.contains(&healthy));
+        // On a fast machine the trial was over before the plug was pulled, and `status` says no more
+        // how it ended: the history does.
+        let healthy = format!("{version}  healthy");
+        sh_until(&mut host, "berth-updater history", |text| text.contains(&healthy));
         database.start(&mut host);
     }
     host.power_button().expect("pressed");
@@ -234,10 +234,12 @@ fn update(proof: u64, cpus: u32, seed: u64) {
 
 #[test]
 fn whenever_the_plug_is_pulled_the_update_completes_and_nothing_is_lost() {
-    update(3, 1, 0x1CEB_00DA);
+    let full = std::env::var("BERTH_PROOF").is_ok_and(|value| value == "full");
+    update(if full { 3 } else { 1 }, 1, 0x1CEB_00DA);
 }
 
 #[test]
+#[ignore = "the long form, `make proof`, takes a second host through it beside the first"]
 fn with_two_processors_nothing_is_lost_either() {
     update(2, 2, 0xCA11_AB1E);
 }

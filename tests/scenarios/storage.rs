@@ -227,15 +227,10 @@ fn a_full_var_stops_neither_boot_nor_shutdown_and_free_space_goes_back_to_the_di
 }
 
 #[test]
-fn boots_from_nvme() {
+fn a_root_block_that_rots_on_an_nvme_disk_is_never_served() {
     let disk = Disk::copy_of(containerd_image());
-    boot(&qemu::Config { disk: qemu::Disk::Nvme, ..disk.config() });
-}
-
-#[test]
-fn a_root_block_that_rots_is_never_served() {
-    let disk = Disk::copy_of(containerd_image());
-    let (mut host, _) = boot(&disk.config());
+    let (mut host, _) = boot(&Config { disk: qemu::Disk::Nvme, ..disk.config() });
+    assert!(sh(&mut host, "cat /proc/mounts").contains("/dev/nvme0n1p9 /var ext4 "));
     let root = place(&disk.path(), Partition::Root(Slot::A));
     // The disk rots under the running host, in one block of one program.
     let filesystem = format!("{}?offset={}", disk.path().display(), root.offset);
