@@ -70,8 +70,7 @@ pub fn berth_ok<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
 pub fn demo_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let preload = "images=[\"containers/nginx.toml\",\"containers/postgres.toml\",\
-                       \"containers/busybox.toml\"]";
+        let preload = "images=[\"containers/nginx.toml\",\"containers/postgres.toml\"]";
         build("configs/docker.toml", &["name=e2e-docker", "debug.shell=true", preload])
     })
 }

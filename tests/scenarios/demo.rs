@@ -5,7 +5,6 @@ use e2e::*;
 
 fn demo(disk: &Disk) -> qemu::Config {
     qemu::Config {
-        cpus: 2,
         ports: vec![forward(8080)],
         host_config: Some(project().join("configs/demo/host.toml")),
         ..disk.config()

@@ -189,7 +189,6 @@ fn own_paths(manifest: &Manifest, docker: bool) -> Vec<String> {
         etc/passwd etc/resolv.conf etc/ssl/certs/ca-certificates.crt
         usr/lib/os-release usr/lib/berth usr/lib/berth/build-time usr/lib/berth/images usr/lib/berth/init
         usr/lib/berth/modules.last usr/lib/berth/modules.load usr/lib/berth/packages.json
-        usr/lib/berth/images/busybox.tar usr/lib/berth/images/busybox.tar.identity
         usr/sbin/init usr/sbin/modprobe usr/bin/sh usr/bin/berth-updater";
     const DOCKER: &str = "
         etc/docker/certs.d

@@ -1,12 +1,9 @@
 //! Networks: none at all, one that comes late with all that a router can say, links made out of
-//! links, cards that are plugged in, a proxy.
+//! links, cards that are plugged in.
 
 use e2e::*;
 use qemu::{Config, Machine, Nic};
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::sync::mpsc;
 
 /// The shell has an `ip` of its own, which knows less.
 fn ip_first(command: &str) -> String {
@@ -325,29 +322,4 @@ fn links_are_combined_as_the_host_configuration_says_and_late_ones_join() {
     host.control("device_del", json!({ "id": "card6" })).expect("unplugged");
     host.wait_for_line(": gone", SOON).expect("it is noticed");
     sh(&mut host, "ctr version");
-}
-
-#[test]
-fn images_are_pulled_through_the_proxy() {
-    let proxy = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = proxy.local_addr().expect("an address").port();
-    let (asked, questions) = mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in proxy.incoming().map_while(Result::ok) {
-            let mut line = String::new();
-            let mut reader = BufReader::new(stream);
-            if reader.read_line(&mut line).is_err() || asked.send(line).is_err() {
-                return;
-            }
-            let _ = reader.get_mut().write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n");
-        }
-    });
-    let disk = Disk::copy_of(docker_image());
-    let text = format!("[time]\nservers = []\n[proxy]\nhttp = \"http://10.0.2.2:{port}\"\n");
-    let config = Config { host_config: Some(disk.host_config(&text)), ..disk.config() };
-    let (mut host, _) = boot(&config);
-    let pull = host.shell("docker pull registry.example.org/app:1 2>&1", SOON).expect("an answer");
-    assert!(pull.status != 0 && pull.stdout.contains("Forbidden"), "{}", pull.stdout);
-    let question = questions.recv_timeout(SOON).expect("the proxy is asked");
-    assert!(question.starts_with("CONNECT registry.example.org:443 HTTP/1.1"), "{question}");
 }

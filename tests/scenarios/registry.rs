@@ -1,8 +1,30 @@
-//! A private registry that a host trusts because its configuration says so, and a mirror of another one.
+//! A private registry that a host trusts because its configuration says so, a mirror of another one, and
+//! a proxy that leads to all others.
 
-use e2e::registry::{Authority, Registry};
+use e2e::registry::{Authority, DEVELOPER, Registry};
 use e2e::rows::Rows;
 use e2e::*;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
+
+/// Starts a proxy that lets nobody through. Returns its port, and the first line of each question.
+fn refusing_proxy() -> (u16, mpsc::Receiver<String>) {
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = proxy.local_addr().expect("an address").port();
+    let (asked, questions) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in proxy.incoming().map_while(Result::ok) {
+            let mut line = String::new();
+            let mut reader = BufReader::new(stream);
+            if reader.read_line(&mut line).is_err() || asked.send(line).is_err() {
+                return;
+            }
+            let _ = reader.get_mut().write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n");
+        }
+    });
+    (port, questions)
+}
 
 /// Pushes the image at hand under a name, and keeps none of that name.
 fn push(name: &str) -> String {
@@ -15,6 +37,7 @@ fn images_come_from_and_go_to_a_registry_with_a_certificate_of_its_own() {
     let private = Registry::start(&authority);
     let mirror = Registry::mirror(&authority, &private);
     let (name, beside) = (private.name(), mirror.name());
+    let (proxy, questions) = refusing_proxy();
 
     let disk = Disk::copy_of(docker_image());
     disk.put_on_esp("registry-ca.pem", &authority.pem());
@@ -22,6 +45,7 @@ fn images_come_from_and_go_to_a_registry_with_a_certificate_of_its_own() {
         "host.toml",
         &format!(
             "[time]\nservers = []\n\
+             [proxy]\nhttp = \"http://{DEVELOPER}:{proxy}\"\nexclude = [\"{DEVELOPER}\"]\n\
              [[registry]]\nname = \"{name}\"\nca-file = \"registry-ca.pem\"\n\
              [[registry]]\nname = \"{beside}\"\nca = \"\"\"\n{}\"\"\"\n\
              [[registry]]\nname = \"docker.io\"\nmirrors = [\"https://{beside}\"]\n",
@@ -84,5 +108,14 @@ fn images_come_from_and_go_to_a_registry_with_a_certificate_of_its_own() {
              has \"$out\" 'certificate signed by unknown authority'"
         ),
     );
+    rows.row(
+        "all others are asked through the proxy",
+        "out=$(docker pull registry.example.org/app:1 2>&1) && exit 1
+         has \"$out\" Forbidden",
+    );
     rows.all_held();
+    let questions: Vec<String> = questions.try_iter().collect();
+    let asked = "CONNECT registry.example.org:443 HTTP/1.1";
+    assert!(questions.iter().any(|question| question.starts_with(asked)), "{questions:?}");
+    assert!(!questions.iter().any(|question| question.contains(DEVELOPER)), "{questions:?}");
 }
