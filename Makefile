@@ -43,17 +43,17 @@ proof: build ## The long form of the power cuts: every state of the disk, and re
 	BERTH_PROOF=full $(CARGO) test --release -p updater --test power_cut -- --nocapture
 	BERTH_PROOF=full $(CARGO) test --release -p e2e --test scenarios plugs:: -- --include-ignored --nocapture
 
-# One scenario more at a time than there are processors: some of them wait for most of their time.
+# `cargo test` builds `berth` as well. One scenario more at a time than there are processors: some wait for
+# most of their time.
 .PHONY: test
-test: build ## Everything: unit, property, snapshot tests and virtual machines
+test: guest ## Everything: unit, property, snapshot tests and virtual machines
 	RUST_TEST_THREADS=$$(($$(nproc) + 1)) $(CARGO) test --release --no-fail-fast
-	$(CARGO) test --release -p fuzz
 
 .PHONY: check
 check: ## Fast: format, lints, unit tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
-	$(CARGO) clippy --release -p boot -p fuzz --all-targets -- -D warnings
+	$(CARGO) clippy --release -p boot --all-targets -- -D warnings
 	$(CARGO) clippy --profile guest -p boot --features efi -- -D warnings
 	$(CARGO) test --release --lib --bins
 	$(CARGO) test --release -p boot
