@@ -41,7 +41,7 @@ demo-update: build ## Watch a host update itself, and undo a release that does n
 .PHONY: proof
 proof: build ## The long form of the power cuts: every state of the disk, and real pulled plugs
 	BERTH_PROOF=full $(CARGO) test --release -p updater --test power_cut -- --nocapture
-	BERTH_PROOF=full $(CARGO) test --release -p e2e --test scenarios plugs:: -- --include-ignored --nocapture
+	BERTH_PROOF=full $(CARGO) test --release -p e2e --test scenarios plugs:: -- --nocapture
 
 # `cargo test` builds `berth` as well. One scenario more at a time than there are processors: some wait for
 # most of their time.

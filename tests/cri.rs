@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// A pod may take so long to start.
-const CALL: Duration = Duration::from_secs(120);
+const CALL: Duration = Duration::from_secs(300);
 
 /// A message to be sent, in the encoding of Protocol Buffers.
 #[derive(Clone, Debug, Default)]

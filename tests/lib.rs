@@ -30,9 +30,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Long enough for a boot with Docker on a slow machine without KVM.
-pub const BOOT: Duration = Duration::from_secs(300);
+pub const BOOT: Duration = Duration::from_secs(900);
 /// Long enough for anything that a running host does at once.
-pub const SOON: Duration = Duration::from_secs(120);
+pub const SOON: Duration = Duration::from_secs(300);
 
 /// The project's folder.
 pub fn project() -> &'static Path {

@@ -2,7 +2,6 @@
 
 use e2e::*;
 use qemu::Machine;
-use std::time::Duration;
 
 /// What holds, a command, and whether what it printed shows it.
 type Row = (&'static str, &'static str, fn(&str) -> bool);
@@ -209,7 +208,7 @@ fn what_nobody_can_do_and_what_containers_still_can() {
     host.wait_for_line("berth: the kernel takes no more modules", SOON).expect("closed");
     let mut broken = Vec::new();
     for (name, command, shown) in ROWS {
-        let output = host.shell(command, Duration::from_secs(120)).expect("the shell answers");
+        let output = host.shell(command, SOON).expect("the shell answers");
         if !shown(&output.stdout) {
             broken.push(format!("{name}: {command}\n{}", output.stdout));
         }

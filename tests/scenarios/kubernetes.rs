@@ -102,8 +102,7 @@ fn a_kubelet_finds_what_it_asks_for() {
     host.wait_exit(SOON).expect("an orderly end");
     let unclean = host.console().into_iter().find(|line| line.text.contains("still in use"));
     assert!(unclean.is_none(), "{unclean:?}");
-    let mut host = start(&config);
-    host.wait_for_line("berth: network: up", BOOT).expect("the next boot");
+    let (mut host, _) = boot(&config);
     let mut rows = Rows::new(&mut host);
     rows.row(
         "what was written to the root's folders is kept",

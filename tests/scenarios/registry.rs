@@ -1,5 +1,4 @@
-//! A private registry that a host trusts because its configuration says so, a mirror of another one, and
-//! a proxy that leads to all others.
+//! Where a host finds images: in registries that it is told to trust, their mirrors, through a proxy.
 
 use e2e::registry::{Authority, DEVELOPER, Registry};
 use e2e::rows::Rows;
@@ -32,7 +31,7 @@ fn push(name: &str) -> String {
 }
 
 #[test]
-fn images_come_from_and_go_to_a_registry_with_a_certificate_of_its_own() {
+fn images_come_and_go_the_way_that_the_host_configuration_says() {
     let authority = Authority::new();
     let private = Registry::start(&authority);
     let mirror = Registry::mirror(&authority, &private);

@@ -32,7 +32,7 @@ fn a_host_survives_its_repository() {
     silent.fail("", Fault::Silent);
     lying.fail("", Fault::Length(1 << 40));
     cutting.fail("", Fault::Cut(1000));
-    let update = "interval = 5\nsoak = 1\ntries = 2\ndeadline = 120";
+    let update = "interval = 5\nsoak = 1\ntries = 2\ndeadline = 600";
     let disk = published.disk_of_mirrors(&first, &mirrors, "[time]\nservers = []\n", update);
 
     let mut host = start(&disk.config());

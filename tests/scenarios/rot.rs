@@ -33,7 +33,7 @@ fn a_rotted_slot_is_repaired_and_a_full_var_stops_no_update() {
     let (first, second) = (release("1.0.0", &[]), release("2.0.0", &[]));
     published.add(&first);
     published.add(&second);
-    let disk = published.disk(&first, "interval = 86400\nsoak = 1\ndeadline = 120");
+    let disk = published.disk(&first, "interval = 86400\nsoak = 1\ndeadline = 600");
     disk.install_in_b(&second, "2.0.0", State::Healthy);
     rot(&disk, Slot::A, "/usr/bin/containerd", 3);
     let (mut host, ready) = boot(&disk.config());

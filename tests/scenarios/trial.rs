@@ -21,26 +21,19 @@ fn start_in_b(disk: &Disk) -> Machine {
     host
 }
 
-/// Waits until slot B is given up.
-fn given_up(host: &mut Machine) {
+/// Waits until slot B is given up, and slot A is ready with so many `workloads`. `why` then stands in
+/// the record and in the journal.
+fn given_up(mut host: Machine, disk: &Disk, workloads: usize, why: &str) {
     host.wait_for_line("berth: slot b is given up", BOOT).expect("the end of the trial");
-}
-
-/// The reason of the trial's end stands in the record and in the journal, as soon as slot A is chosen.
-fn is_explained(mut host: Machine, disk: &Disk, why: &str) {
+    assert_eq!(falls_back(&mut host).workloads_up, workloads);
     host.pull_plug();
     let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
     assert!(report.matches(why).count() >= 2, "in the record and in the journal: {report}");
 }
 
-/// Waits until the picker starts slot A again.
-fn picks_a(host: &mut Machine) {
-    host.wait_for_line("berth-picker: slot a, version 1.0.0, healthy", BOOT).expect("slot a");
-}
-
 /// Waits until the picker starts slot A again, and the host is ready.
 fn falls_back(host: &mut Machine) -> contract::console::Ready {
-    picks_a(host);
+    host.wait_for_line("berth-picker: slot a, version 1.0.0, healthy", BOOT).expect("slot a");
     let ready = host.wait_ready(BOOT).expect("the host gets ready");
     assert_eq!(ready.slot, Some(Slot::A));
     ready
@@ -54,9 +47,7 @@ fn a_workload_that_never_gets_healthy_costs_the_slot_its_trial() {
     let mut host = start_in_b(&disk);
     host.wait_for_line("error: not everything that was asked for runs", BOOT).expect("the reason");
     let why = "not everything that was asked for runs: 0 of 1 workloads are up";
-    given_up(&mut host);
-    assert_eq!(falls_back(&mut host).workloads_up, 1);
-    is_explained(host, &disk, why);
+    given_up(host, &disk, 1, why);
 }
 
 const HEALTHY_IN_SLOT_A: &str = r#"
@@ -78,9 +69,7 @@ fn a_workload_that_turns_unhealthy_during_the_trial_costs_the_slot_its_trial() {
     disk.put_on_esp("app.yaml", HEALTHY_FOR_A_WHILE_IN_SLOT_B);
     let mut host = start_in_b(&disk);
     assert_eq!(host.wait_ready(BOOT).expect("the host gets ready").workloads_up, 1);
-    given_up(&mut host);
-    picks_a(&mut host);
-    is_explained(host, &disk, "workload app: app is running unhealthy");
+    given_up(host, &disk, 1, "workload app: app is running unhealthy");
 }
 
 const HEALTHY_FOR_A_WHILE_IN_SLOT_B: &str = r#"
@@ -115,10 +104,7 @@ fn a_kernel_that_panics_costs_the_slot_its_trial() {
 fn a_host_without_a_network_costs_the_slot_its_trial() {
     let config = "[update]\nsoak = 1\ndeadline = 40\n";
     let disk = on_trial(containerd_image(), offline_image(), config);
-    let mut host = start_in_b(&disk);
-    given_up(&mut host);
-    picks_a(&mut host);
-    is_explained(host, &disk, "network");
+    given_up(start_in_b(&disk), &disk, 0, "network");
 }
 
 #[test]

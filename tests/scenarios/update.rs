@@ -21,7 +21,7 @@ fn a_good_release_is_kept_and_a_bad_one_is_undone_and_remembered() {
     published.add(&first);
     // The first update is a patch, the second comes in chunks.
     published.add_with(&release("2.0.0", &[]), &["--channel", "stable"]);
-    let disk = published.disk(&first, "interval = 5\nsoak = 2\ntries = 2\ndeadline = 60");
+    let disk = published.disk(&first, "interval = 5\nsoak = 2\ntries = 2\ndeadline = 90");
 
     let mut host = start(&disk.config());
     host.wait_for_line("berth: updater: 2.0.0 is installed", BOOT).expect("installed");
