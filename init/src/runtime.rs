@@ -1,13 +1,15 @@
 //! The container runtime: containerd, and dockerd above it where the image has Docker.
 
 use crate::error::{Error, On};
+use crate::log;
 use crate::registry;
 use crate::supervisor::lifecycle::Limits;
 use crate::supervisor::{Program, Service, Target};
 use contract::host_config::{self, HostConfig};
 use serde_json::{Map, Value, json};
-use std::fs;
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +23,11 @@ pub const UPDATER: &str = "updater";
 
 const CONTAINERD_PATH: &str = "/usr/bin/containerd";
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+/// What containerd knows: which images it has, and which of their layers are unpacked.
+const CONTAINERD_DATABASES: [&str; 2] = [
+    "/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db",
+    "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/metadata.db",
+];
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const DOCKERD_PATH: &str = "/usr/sbin/dockerd";
 const DOCKER_HOST: &str = "unix:///run/docker.sock";
@@ -82,6 +89,9 @@ impl Runtime {
 pub fn containerd(config: &HostConfig) -> Result<Service, Error> {
     fs::write(CONTAINERD_CONFIG, containerd_config(config.cri, config.sandbox_image.as_deref()))
         .on("write", CONTAINERD_CONFIG)?;
+    if let Err(e) = order_databases() {
+        log::warning(&format!("keep containerd's databases in the journal of /var: {e}"));
+    }
     let args = ["--config", CONTAINERD_CONFIG].map(str::to_owned).into();
     Ok(Service {
         name: CONTAINERD,
@@ -90,6 +100,21 @@ pub fn containerd(config: &HostConfig) -> Result<Service, Error> {
         limits: Limits { ready: Duration::from_secs(120), stop: Duration::from_secs(20) },
         target: Target::Log,
     })
+}
+
+/// Keeps what containerd notes from being on the disk before that which it is about: its databases are
+/// overwritten in place with `fdatasync`, which waits for no other file. In the filesystem's journal they
+/// come after all else in there: docs/decisions/008-files-of-images.md.
+fn order_databases() -> io::Result<()> {
+    for path in CONTAINERD_DATABASES.map(Path::new) {
+        let folder = path.parent().unwrap_or(path);
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // An empty one is what containerd starts with.
+        let mut options = File::options();
+        let file = options.create(true).append(true).mode(0o600).open(path)?;
+        sys::ext4::journal_content(&file)?;
+    }
+    Ok(())
 }
 
 /// The Kubernetes interface takes longest to start, so it is left out unless somebody speaks to it.

@@ -46,8 +46,12 @@ const OURS: &str = "/var/lib/berth";
 /// runtime's databases, logs, configuration, updates. It is for whoever has CAP_SYS_RESOURCE, which
 /// the daemons have and containers have not unless they are given it.
 const RESERVED_PERCENT: &str = "1";
-/// By default it is for user 0 too, whom many containers run as; nobody is this one.
-const MOUNT_OPTIONS: &str = "errors=remount-ro,resuid=4294967294";
+/// `resuid`: by default it is for user 0 too, whom many containers run as; nobody is this one.
+///
+/// `nodelalloc`: what the journal says of a file is true of its content, too. By default blocks are chosen
+/// up to 30 s after a file was written to, and a power cut left layers of images that Docker believed
+/// whole, with empty files: docs/decisions/008-files-of-images.md.
+const MOUNT_OPTIONS: &str = "errors=remount-ro,resuid=4294967294,nodelalloc";
 
 /// What became of `/var`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What ext4 is asked to do while it is mounted.
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::ioctl::{Setter, Updater, ioctl, opcode};
 use std::fs::File;
 use std::io;
@@ -10,6 +11,16 @@ pub fn grow(folder: &File, blocks: u64) -> io::Result<()> {
     let request = unsafe { Setter::<{ opcode::write::<u64>(b'f', 16) }, u64>::new(blocks) };
     // SAFETY: the same; another filesystem answers ENOTTY.
     Ok(unsafe { ioctl(folder, request) }?)
+}
+
+/// Has the filesystem's journal hold the content of `file` as well: it is never on the disk before that
+/// which was done to other files earlier.
+pub fn journal_content(file: &File) -> io::Result<()> {
+    let flags = ioctl_getflags(file)?;
+    if !flags.contains(IFlags::JOURNALING) {
+        ioctl_setflags(file, flags | IFlags::JOURNALING)?;
+    }
+    Ok(())
 }
 
 /// `struct fstrim_range` of linux/fs.h.

@@ -331,10 +331,11 @@ fn limits(rows: &mut Rows) {
     );
     rows.row(
         "a container that takes more time than it may is held back",
-        "docker run -d --name busy --network none --user 0 --cpus 0.1 $B sh -c 'while :; do :; done'
-         soon 'docker exec busy grep -q \"^nr_throttled [1-9]\" /sys/fs/cgroup/cpu.stat'
-         docker update --cpus 0.3 busy
-         has \"$(docker exec busy cat /sys/fs/cgroup/cpu.max)\" '30000 '
+        "docker run -d --name busy --network none --user 0 --cpus 0.3 $B sh -c 'while :; do :; done'
+         group=/sys/fs/cgroup/docker/$(docker inspect -f {{.Id}} busy)
+         soon 'grep -q \"^nr_throttled [1-9]\" $group/cpu.stat'
+         docker update --cpus 0.5 busy
+         has \"$(cat $group/cpu.max)\" '50000 '
          docker rm -f busy",
     );
     rows.row(
