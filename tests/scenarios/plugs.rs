@@ -186,6 +186,8 @@ fn update(updates: u64, cpus: u32, seed: u64) {
     let mut host = start(&config);
     host.wait_for_line("image postgres.tar: loaded", BOOT).expect("loaded");
     host.pull_plug();
+    let loads = host.console().iter().filter(|line| line.text.contains(": loaded")).count();
+    assert_eq!(loads, 1);
     let (mut host, _) = boot(&config);
     database.start(&mut host);
     for n in 2..=last {

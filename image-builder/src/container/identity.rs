@@ -12,8 +12,8 @@ const NAMING: [&str; 2] = ["index.json", "manifest.json"];
 /// Longer ones are not what they claim to be.
 const MAX_NAMING: u64 = 4 << 20;
 
-/// How files begin that Docker and containerd decompress: gzip (RFC 1952, 2.3.1), zstd (RFC 8878, 3.1.1),
-/// xz (its file format, 2.1.1.1) and bzip2.
+/// How files begin that a runtime decompresses: gzip (RFC 1952, 2.3.1), zstd (RFC 8878, 3.1.1), and, Docker
+/// alone, xz (its file format, 2.1.1.1) and bzip2.
 const COMPRESSED: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0", b"BZh"];
 
 /// The library's own words would quote what stands in the file.
@@ -39,7 +39,7 @@ pub fn identity(path: &Path) -> Result<Option<Digest>> {
     let entries = archive.entries_with_seek().map_err(|_| no(DAMAGED))?;
     for entry in entries {
         let entry = entry.map_err(|_| no(DAMAGED))?;
-        if entry.raw_file_position() + entry.size() > len {
+        if entry.raw_file_position().saturating_add(entry.size()) > len {
             return Err(no("it was cut off"));
         }
         let name = entry.path_bytes();
