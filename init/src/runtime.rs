@@ -23,10 +23,11 @@ pub const UPDATER: &str = "updater";
 
 const CONTAINERD_PATH: &str = "/usr/bin/containerd";
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
-/// What containerd knows: which images it has, and which of their layers are unpacked.
-const CONTAINERD_DATABASES: [&str; 2] = [
-    "/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db",
-    "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/metadata.db",
+/// Below its root, the layers that containerd has unpacked, and what it knows of them and of images.
+const CONTAINERD_JOURNALED: [&str; 3] = [
+    "io.containerd.snapshotter.v1.overlayfs/snapshots",
+    "io.containerd.snapshotter.v1.overlayfs/metadata.db",
+    "io.containerd.metadata.v1.bolt/meta.db",
 ];
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const DOCKERD_PATH: &str = "/usr/sbin/dockerd";
@@ -89,9 +90,7 @@ impl Runtime {
 pub fn containerd(config: &HostConfig) -> Result<Service, Error> {
     fs::write(CONTAINERD_CONFIG, containerd_config(config.cri, config.sandbox_image.as_deref()))
         .on("write", CONTAINERD_CONFIG)?;
-    if let Err(e) = order_databases() {
-        log::warning(&format!("keep containerd's databases in the journal of /var: {e}"));
-    }
+    journal(CONTAINERD_ROOT, &CONTAINERD_JOURNALED);
     let args = ["--config", CONTAINERD_CONFIG].map(str::to_owned).into();
     Ok(Service {
         name: CONTAINERD,
@@ -102,19 +101,29 @@ pub fn containerd(config: &HostConfig) -> Result<Service, Error> {
     })
 }
 
-/// Keeps what containerd notes from being on the disk before that which it is about: its databases are
-/// overwritten in place with `fdatasync`, which waits for no other file. In the filesystem's journal they
-/// come after all else in there: docs/decisions/008-files-of-images.md.
-fn order_databases() -> io::Result<()> {
-    for path in CONTAINERD_DATABASES.map(Path::new) {
-        let folder = path.parent().unwrap_or(path);
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        // An empty one is what containerd starts with.
-        let mut options = File::options();
-        let file = options.create(true).append(true).mode(0o600).open(path)?;
-        sys::ext4::journal_content(&file)?;
+/// Has the filesystem's journal hold the content of files, too, of all that come into a folder. Layers of
+/// images are unpacked without waiting for the disk, and then noted as unpacked; in the journal nothing
+/// comes before what was written earlier: docs/decisions/008-files-of-images.md.
+fn journal(root: &str, paths: &[&str]) {
+    for path in paths.iter().map(|path| Path::new(root).join(path)) {
+        if let Err(e) = journal_one(&path) {
+            log::warning(&format!("keep {} in the journal of /var: {e}", path.display()));
+            return;
+        }
     }
-    Ok(())
+}
+
+/// `path` is made when it is not there: empty is what both daemons start with.
+fn journal_one(path: &Path) -> io::Result<()> {
+    let is_database = path.extension().is_some();
+    let folder = if is_database { path.parent().unwrap_or(path) } else { path };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut options = File::options();
+    match is_database {
+        true => options.create(true).append(true).mode(0o600),
+        false => options.read(true),
+    };
+    sys::ext4::journal_content(&options.open(path)?)
 }
 
 /// The Kubernetes interface takes longest to start, so it is left out unless somebody speaks to it.
@@ -150,7 +159,11 @@ fn containerd_config(cri: bool, sandbox_image: Option<&str>) -> String {
 
 /// dockerd, with its configuration written. It waits a minute for containerd.
 pub fn dockerd(config: &HostConfig) -> Result<Service, Error> {
-    write_docker_config(config)?;
+    let docker = write_docker_config(config)?;
+    let key = |name| docker.get(name).and_then(Value::as_str);
+    // What was built is known to a database, too.
+    let layers = [key("storage-driver").unwrap_or("overlay2"), "buildkit"];
+    journal(key("data-root").unwrap_or_default(), &layers);
     let args = ["--config-file", DOCKER_CONFIG].map(str::to_owned).into();
     Ok(Service {
         name: DOCKERD,
@@ -162,12 +175,14 @@ pub fn dockerd(config: &HostConfig) -> Result<Service, Error> {
     })
 }
 
-/// Writes dockerd's configuration.
-fn write_docker_config(host: &HostConfig) -> Result<(), Error> {
+/// Writes dockerd's configuration, and returns it.
+fn write_docker_config(host: &HostConfig) -> Result<Map<String, Value>, Error> {
     let image = image_docker_config()?;
     let mirrors = registry::docker_mirrors(&host.registries);
     let config = docker_config(image.as_deref(), host.live_restore, mirrors)?;
-    fs::write(DOCKER_CONFIG, Value::Object(config).to_string()).on("write", DOCKER_CONFIG)
+    let text = Value::from(config.clone()).to_string();
+    fs::write(DOCKER_CONFIG, text).on("write", DOCKER_CONFIG)?;
+    Ok(config)
 }
 
 fn image_docker_config() -> Result<Option<String>, Error> {

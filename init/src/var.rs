@@ -49,8 +49,8 @@ const RESERVED_PERCENT: &str = "1";
 /// `resuid`: by default it is for user 0 too, whom many containers run as; nobody is this one.
 ///
 /// `nodelalloc`: what the journal says of a file is true of its content, too. By default blocks are chosen
-/// up to 30 s after a file was written to, and a power cut left layers of images that Docker believed
-/// whole, with empty files: docs/decisions/008-files-of-images.md.
+/// up to 30 s after a file was written to, and files that are to be in the journal whole are not:
+/// docs/decisions/008-files-of-images.md.
 const MOUNT_OPTIONS: &str = "errors=remount-ro,resuid=4294967294,nodelalloc";
 
 /// What became of `/var`.

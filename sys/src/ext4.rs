@@ -13,8 +13,8 @@ pub fn grow(folder: &File, blocks: u64) -> io::Result<()> {
     Ok(unsafe { ioctl(folder, request) }?)
 }
 
-/// Has the filesystem's journal hold the content of `file` as well: it is never on the disk before that
-/// which was done to other files earlier.
+/// Has the filesystem's journal hold the content of `file` as well: it is on the disk before all that is
+/// done to files later. What is made in a folder gets it from there.
 pub fn journal_content(file: &File) -> io::Result<()> {
     let flags = ioctl_getflags(file)?;
     if !flags.contains(IFlags::JOURNALING) {
