@@ -29,8 +29,9 @@ impl Accelerator {
     pub(crate) fn arguments(self) -> &'static str {
         match self {
             Accelerator::Kvm => "-accel kvm -cpu host",
-            // Guests have died in an emulated `cmpxchg16b`.
-            Accelerator::Tcg => "-accel tcg,thread=multi -cpu max,-cx16",
+            // Guests have died in an emulated `cmpxchg16b`. `rep movsb` is emulated byte by byte, and each
+            // process switch has the page tables walked again, the fewer levels the better.
+            Accelerator::Tcg => "-accel tcg,thread=multi -cpu max,-cx16,-erms,-fsrm,-la57",
         }
     }
 }

@@ -171,8 +171,8 @@ mod tests {
     #[test]
     fn a_plain_machine() {
         let expected = "ld.so qemu -L /d1 -L /d2 -no-user-config -nodefaults -display none \
-            -vga none -accel tcg,thread=multi -cpu max,-cx16 -machine q35,smm=off,vmport=off \
-            -m 2048 -smp 2 \
+            -vga none -accel tcg,thread=multi -cpu max,-cx16,-erms,-fsrm,-la57 \
+            -machine q35,smm=off,vmport=off -m 2048 -smp 2 \
             -drive if=pflash,unit=0,format=raw,readonly=on,file=/code.fd \
             -drive if=pflash,unit=1,format=raw,file=/run/vars \
             -drive if=none,id=disk,format=raw,cache=writeback,discard=unmap,file=/a.raw \
