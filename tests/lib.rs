@@ -4,7 +4,7 @@ pub mod cri;
 pub mod published;
 pub mod registry;
 pub mod rows;
-#[path = "../updater/tests/server/mod.rs"]
+#[path = "../updater/tests/client/server.rs"]
 pub mod server;
 pub mod transcript;
 

@@ -30,15 +30,6 @@ soon() {
 }
 "#;
 
-/// The kernel may wake the engine's threads 4 ms late instead of 50 us. Go's wake each other many times
-/// a millisecond, and each change between programs empties the emulator's caches: the start of a container
-/// takes a fifth less. A thread may have ended meanwhile.
-const SLACK: &str = "for program in $(pidof dockerd containerd); do
-  for thread in /proc/$program/task/*; do
-    echo 4000000 > /proc/${thread##*/}/timerslack_ns || true
-  done
-done";
-
 /// Tries rows in a machine, and remembers which failed.
 #[derive(Debug)]
 pub struct Rows<'a> {
@@ -51,7 +42,6 @@ impl<'a> Rows<'a> {
     /// For a machine with a debug shell.
     pub fn new(host: &'a mut Machine) -> Rows<'a> {
         crate::sh(host, &format!("cat > /tmp/words <<'END'\n{WORDS}END"));
-        crate::sh(host, SLACK);
         Rows { host, tried: 0, failed: Vec::new() }
     }
 

@@ -2,6 +2,7 @@
 
 use rustix::time::{ClockId, Timespec};
 use std::io;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// Time since the kernel started, sleep included. Never jumps.
@@ -45,6 +46,13 @@ pub fn declare_synchronized() -> io::Result<()> {
     request.modes = libc::ADJ_STATUS | libc::ADJ_ESTERROR | libc::ADJ_MAXERROR;
     request.status = libc::STA_PLL;
     adjust(&mut request)
+}
+
+/// Lets the kernel wake this thread, and all that it starts from now on, so much later than asked for, if
+/// that saves it an interrupt (prctl(2), PR_SET_TIMERSLACK).
+pub fn set_timer_slack(slack: Duration) -> io::Result<()> {
+    let nanoseconds = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
+    Ok(rustix::thread::set_current_timer_slack(NonZeroU64::new(nanoseconds))?)
 }
 
 fn adjust(request: &mut libc::timex) -> io::Result<()> {

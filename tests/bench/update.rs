@@ -1,7 +1,7 @@
 //! An update of the Docker image from the point release of Debian to its security updates: bytes,
 //! requests, processor time and memory, beside plain compressors on the same pair.
 
-#[path = "../../updater/tests/server/mod.rs"]
+#[path = "../../updater/tests/client/server.rs"]
 mod server;
 
 use crate::cost::{self, Cost, median};

@@ -57,7 +57,7 @@ services:
     command: ["busybox", "sleep", "100000"]
     healthcheck:
       test: ["CMD", "busybox", "test", "${BERTH_SLOT}", "=", "a"]
-      interval: 1s
+      interval: 5s
       retries: 2
 "#;
 

@@ -1,11 +1,9 @@
 //! The way to a web server: TLS, a proxy, a bandwidth limit.
 
-mod server;
-
+use crate::server::{Fault, Server};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use server::{Fault, Server};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

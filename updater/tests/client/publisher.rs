@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub const FAR: &str = "2099-01-01T00:00:00Z";
-#[allow(dead_code, reason = "not every test lets something expire")]
 pub const PAST: &str = "2020-01-01T00:00:00Z";
 
 #[derive(Clone)]
@@ -61,7 +60,6 @@ pub struct Publisher {
     pub channel: String,
 }
 
-#[allow(dead_code, reason = "no test uses all of them")]
 impl Publisher {
     /// A repository with root 1 and version 0.9.0 in `stable`.
     pub fn new() -> Publisher {

@@ -1,13 +1,9 @@
 //! Attacks on the way from a repository to a host, by name.
 
-mod host;
-mod publisher;
-mod server;
-
-use host::{Host, expect};
-use publisher::{Keys, PAST, Publisher, Signer};
+use crate::host::{Host, expect};
+use crate::publisher::{self, Keys, PAST, Publisher, Signer};
+use crate::server::Fault;
 use serde_json::json;
-use server::Fault;
 
 type Case = (&'static str, fn(&mut Publisher), Result<&'static str, &'static str>);
 

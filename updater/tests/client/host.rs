@@ -37,7 +37,6 @@ pub fn open(mirrors: &[&Server], folder: &Path) -> Repository {
     Repository::open(&config).expect("a repository")
 }
 
-#[allow(dead_code, reason = "no test uses all of it")]
 impl Host {
     /// Trusts root 1 and has never asked.
     pub fn new() -> Host {

@@ -1,7 +1,5 @@
 //! What the library that `berth release` publishes with writes, with keys of every kind.
 
-mod publisher;
-
 use async_trait::async_trait;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -144,7 +142,7 @@ async fn publish(
         withdrawn: Vec::new(),
     };
     let channel = serde_json::to_vec(&channel).expect("JSON");
-    let release = serde_json::to_vec(&publisher::release(version)).expect("JSON");
+    let release = serde_json::to_vec(&crate::publisher::release(version)).expect("JSON");
     fs::write(new.path().join(channel_target("stable")), channel).expect("a file");
     fs::write(new.path().join(release_target(version)), release).expect("a file");
     let files = [channel_target("stable"), release_target(version)].map(|n| new.path().join(n));

@@ -1,8 +1,6 @@
 //! Fetching from web servers that misbehave.
 
-mod server;
-
-use server::{Fault, Server};
+use crate::server::{Fault, Server};
 use std::time::Duration;
 use updater::http::{Base, Client, Mirrors, Patience, Settings};
 use updater::source::SourceError;

@@ -1,13 +1,9 @@
 //! What a host remembers of its repository, and which copy of it it asks.
 
-mod host;
-mod publisher;
-mod server;
-
-use host::{Host, expect, open, refresh, settings};
+use crate::host::{Host, expect, open, refresh, settings};
+use crate::publisher::Publisher;
+use crate::server::{Fault, Server};
 use jiff::{Timestamp, ToSpan};
-use publisher::Publisher;
-use server::{Fault, Server};
 use std::path::Path;
 use updater::repository::{Config, Repository};
 use updater::source::Source;
