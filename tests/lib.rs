@@ -27,7 +27,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Long enough for a boot with Docker on a slow machine without KVM.
 pub const BOOT: Duration = Duration::from_secs(900);
@@ -84,40 +84,39 @@ pub fn docker_image() -> &'static Path {
     })
 }
 
-/// The containerd image with a debug shell.
+/// A containerd image with a debug shell. Modules are loaded when somebody needs them: loading those that
+/// containers may need later is a fifth of an emulated boot, and for other scenarios.
+pub fn build_containerd(name: &str, more: &[&str]) -> PathBuf {
+    let name = format!("name={name}");
+    let modules = "host-config=../tests/modules-on-demand.toml";
+    let sets = [&[&name, "debug.shell=true", modules], more].concat();
+    build("configs/containerd.toml", &sets)
+}
+
+/// The containerd image.
 pub fn containerd_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        build("configs/containerd.toml", &["name=e2e-containerd", "debug.shell=true"])
-    })
+    IMAGE.get_or_init(|| build_containerd("e2e-containerd", &[]))
 }
 
 /// The containerd image with what it takes to play a router in a network namespace of its own.
 pub fn network_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let packages = "packages=[\"chrony\",\"dnsmasq-base\",\"iproute2\"]";
-        build("configs/containerd.toml", &["name=e2e-network", "debug.shell=true", packages])
-    })
+    let packages = "packages=[\"chrony\",\"dnsmasq-base\",\"iproute2\"]";
+    IMAGE.get_or_init(|| build_containerd("e2e-network", &[packages]))
 }
 
-/// The containerd image with the kernel for real servers, and a debug shell.
+/// The containerd image with the kernel for real servers.
 pub fn generic_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let sets = ["name=e2e-generic", "kernel=generic", "debug.shell=true"];
-        build("configs/containerd.toml", &sets)
-    })
+    IMAGE.get_or_init(|| build_containerd("e2e-generic", &["kernel=generic"]))
 }
 
 /// The containerd image for disks with sectors of 4096 bytes, with judges of its own.
 pub fn large_sector_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let judges = "packages=[\"gdisk\",\"dosfstools\"]";
-        let sectors = "partitions.sector-size=4096";
-        build("configs/containerd.toml", &["name=e2e-4k", "debug.shell=true", sectors, judges])
-    })
+    let judges = "packages=[\"gdisk\",\"dosfstools\"]";
+    IMAGE.get_or_init(|| build_containerd("e2e-4k", &["partitions.sector-size=4096", judges]))
 }
 
 /// The containerd image with a PID 1 in its root that hangs as it starts.
@@ -134,7 +133,7 @@ fn with_init(name: &str, script: &str) -> PathBuf {
         "file=[{{path=\"/usr/lib/berth/init\",mode=\"0755\",content=\"\"\"\
          #!/usr/bin/busybox sh\n{script}\n\"\"\"}}]"
     );
-    build("configs/containerd.toml", &[&format!("name={name}"), "debug.shell=true", &init])
+    build_containerd(name, &[&init])
 }
 
 /// The containerd image with a PID 1 in its root under which the kernel panics.
@@ -146,10 +145,8 @@ pub fn panicking_image() -> &'static Path {
 /// The containerd image without the driver of the virtual machines' network card.
 pub fn offline_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let drop = "drop=[\"/usr/lib/modules/*/kernel/drivers/net/virtio_net.ko*\"]";
-        build("configs/containerd.toml", &["name=e2e-offline", "debug.shell=true", drop])
-    })
+    let drop = "drop=[\"/usr/lib/modules/*/kernel/drivers/net/virtio_net.ko*\"]";
+    IMAGE.get_or_init(|| build_containerd("e2e-offline", &[drop]))
 }
 
 /// Builds an image once for all test programs; a second build of the same is a look at its stamp.
@@ -331,15 +328,21 @@ pub fn sh(machine: &mut Machine, command: &str) -> String {
     output.stdout
 }
 
-/// Runs `command` in the guest until it prints something for which `done` holds.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Runs `command` in the guest until it prints something for which `done` holds. Asking takes from an
+/// emulated processor what the guest needs to get there, so that pauses are longer than questions.
 pub fn sh_until(machine: &mut Machine, command: &str, done: impl Fn(&str) -> bool) -> String {
-    let end = std::time::Instant::now() + SOON;
+    let end = Instant::now() + SOON;
     loop {
+        let asked = Instant::now();
         let output = machine.shell(command, SOON).expect("the shell answers");
         if done(&output.stdout) {
             return output.stdout;
         }
         let last = &output.stdout;
-        assert!(std::time::Instant::now() < end, "{command}: still {last}");
+        assert!(Instant::now() < end, "{command}: still {last}");
+        std::thread::sleep((asked.elapsed() * 4).clamp(PAUSE_MIN, PAUSE_MAX));
     }
 }

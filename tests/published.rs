@@ -1,7 +1,7 @@
 //! A repository made by `berth release`, served to hosts by a web server that misbehaves on demand.
 
 use crate::server::Server;
-use crate::{Disk, berth_ok, build};
+use crate::{Disk, berth_ok, build_containerd};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -114,7 +114,5 @@ impl Published {
 /// The containerd image with a debug shell as a release.
 pub fn release(version: &str, more: &[&str]) -> PathBuf {
     let version = format!("version={version}");
-    let mut sets = vec!["name=e2e-update", "debug.shell=true", &version];
-    sets.extend(more);
-    build("configs/containerd.toml", &sets)
+    build_containerd("e2e-update", &[&[version.as_str()], more].concat())
 }

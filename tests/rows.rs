@@ -25,7 +25,7 @@ soon() {
   end=$(($(date +%s) + 180))
   until eval "$1"; do
     [ $(date +%s) -lt $end ] || { echo "never: $1"; return 1; }
-    sleep 0.2
+    sleep 1
   done
 }
 "#;

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use picker::machine::Fault;
 use uefi_raw::protocol::device_path::DevicePathProtocol;
 use uefi_raw::protocol::loaded_image::LoadedImageProtocol;
-use uefi_raw::table::boot::{AllocateType, BootServices, MemoryType};
+use uefi_raw::table::boot::{AllocateType, BootServices, EventType, MemoryType, TimerDelay, Tpl};
 use uefi_raw::table::runtime::{ResetType, RuntimeServices, VariableAttributes};
 use uefi_raw::table::system::SystemTable;
 use uefi_raw::time::Time;
@@ -211,7 +211,30 @@ impl Firmware {
         let _ = call(|| unsafe { (self.boot.set_watchdog_timer)(seconds, code, 0, text) });
     }
 
-    /// Waits.
+    /// Waits for seconds with the processor asleep, which [`Firmware::wait`] keeps busy.
+    pub fn rest(&self, seconds: u64) {
+        if self.rest_until_timer(seconds).is_err() {
+            self.wait(seconds as usize * 1_000_000);
+        }
+    }
+
+    fn rest_until_timer(&self, seconds: u64) -> Result<(), Fault> {
+        // UEFI 2.10, section 7.1: times are in units of 100 ns, and events without a function to
+        // notify have any level.
+        let (timer, level, mut event) = (EventType::TIMER, Tpl::APPLICATION, ptr::null_mut());
+        let (at, mut signalled) = (seconds * 10_000_000, 0);
+        let boot = self.boot;
+        // SAFETY: without a function to notify there is nothing to give it; firmware writes the event.
+        check(call(|| unsafe {
+            (boot.create_event)(timer, level, None, ptr::null_mut(), &mut event)
+        }))?;
+        // SAFETY: the event was just made and is never closed: a reset follows.
+        check(call(|| unsafe { (boot.set_timer)(event, TimerDelay::RELATIVE, at) }))?;
+        // SAFETY: one event, and room for its number.
+        check(call(|| unsafe { (boot.wait_for_event)(1, &event, &mut signalled) }))
+    }
+
+    /// Waits, exactly and with the processor busy.
     pub fn wait(&self, microseconds: usize) {
         // SAFETY: a plain number.
         let _ = call(|| unsafe { (self.boot.stall)(microseconds) });

@@ -29,7 +29,7 @@ use uefi_raw::table::system::SystemTable;
 use uefi_raw::{Handle, Status};
 
 /// How long a person can read why nothing boots.
-const RESET_AFTER_SECONDS: usize = 60;
+const RESET_AFTER_SECONDS: u64 = 60;
 
 /// Where firmware enters.
 ///
@@ -57,7 +57,7 @@ pub unsafe extern "efiapi" fn efi_main(image: Handle, system: *const SystemTable
 fn reset(firmware: Firmware) -> ! {
     say(firmware, format_args!("reset in {RESET_AFTER_SECONDS} seconds"));
     firmware.arm_watchdog();
-    firmware.wait(RESET_AFTER_SECONDS * 1_000_000);
+    firmware.rest(RESET_AFTER_SECONDS);
     firmware.cold_reset()
 }
 

@@ -128,7 +128,7 @@ impl Preload {
 fn load_command(runtime: Runtime, namespace: &str, archive: &Path) -> Program {
     let archive = archive.display().to_string();
     match runtime {
-        Runtime::Docker => docker_command(&["load", "--quiet", "--input", &archive], &[]),
+        Runtime::Docker => docker_command(&["load", "--quiet", "--input", &archive]),
         Runtime::Containerd => {
             ctr_command(&["--namespace", namespace, "images", "import", &archive])
         }

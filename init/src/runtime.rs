@@ -30,6 +30,9 @@ const CONTAINERD_JOURNALED: [&str; 3] = [
     "io.containerd.metadata.v1.bolt/meta.db",
 ];
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+/// What starts containers, unless a person says `runc`: docs/decisions/009-crun.md.
+const CRUN_PATH: &str = "/usr/bin/crun";
+const RUNC_PATH: &str = "/usr/sbin/runc";
 const DOCKERD_PATH: &str = "/usr/sbin/dockerd";
 const DOCKER_HOST: &str = "unix:///run/docker.sock";
 /// An image may bring a configuration of its own.
@@ -143,12 +146,20 @@ fn containerd_config(cri: bool, sandbox_image: Option<&str>) -> String {
         if let Some(image) = sandbox_image {
             text += &format!("sandbox_image = \"{image}\"\n");
         }
-        // There is no systemd that could own control groups.
-        text += "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n\
+        text += "[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n\
+                 default_runtime_name = \"crun\"\n";
+        for (name, path) in [("crun", CRUN_PATH), ("runc", RUNC_PATH)] {
+            let runtime = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes";
+            // There is no systemd that could own control groups.
+            text += &format!(
+                "[{runtime}.{name}]\n\
                  runtime_type = \"io.containerd.runc.v2\"\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n\
-                 SystemdCgroup = false\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".registry]\n\
+                 [{runtime}.{name}.options]\n\
+                 BinaryName = \"{path}\"\n\
+                 SystemdCgroup = false\n"
+            );
+        }
+        text += "[plugins.\"io.containerd.grpc.v1.cri\".registry]\n\
                  config_path = \"/etc/containerd/certs.d\"\n\
                  [plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
                  bin_dir = \"/opt/cni/bin\"\n\
@@ -229,6 +240,12 @@ fn docker_config(
             Err(e) => return Err(invalid(e.to_string())),
         }
     }
+    // Others may be added, and one of them be the default.
+    let runtimes = config.entry("runtimes").or_insert_with(|| json!({}));
+    if let Value::Object(runtimes) = runtimes {
+        runtimes.entry("crun").or_insert_with(|| json!({"path": CRUN_PATH}));
+    }
+    config.entry("default-runtime").or_insert_with(|| "crun".into());
     // Those of the image besides; our own commands use this one.
     let hosts = config.entry("hosts").or_insert_with(|| json!([]));
     if let Value::Array(hosts) = hosts
@@ -283,17 +300,23 @@ pub fn service(told: &host_config::Service) -> Service {
     }
 }
 
-/// The Docker command line with `args`. `env` is for Compose files to use.
-pub fn docker_command(args: &[&str], env: &[(String, String)]) -> Program {
+/// The Docker command line with `args`.
+pub fn docker_command(args: &[&str]) -> Program {
+    docker_client("/usr/bin/docker", args, &[])
+}
+
+/// Compose with `args`, and `env` for its files to use. Behind the Docker command line three large
+/// programs would be started instead of one: that, and Compose twice.
+pub fn compose_command(args: &[&str], env: &[(String, String)]) -> Program {
+    docker_client("/usr/libexec/docker/cli-plugins/docker-compose", args, env)
+}
+
+fn docker_client(path: &str, args: &[&str], env: &[(String, String)]) -> Program {
     let mut env = env.to_vec();
     // Credentials for registries may be put there.
     env.push(("DOCKER_HOST".into(), DOCKER_HOST.into()));
     env.push(("DOCKER_CONFIG".into(), "/var/lib/berth/docker".into()));
-    Program {
-        path: "/usr/bin/docker".into(),
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env,
-    }
+    Program { path: path.into(), args: args.iter().map(|arg| (*arg).to_owned()).collect(), env }
 }
 
 /// The containerd command line with `args`.
@@ -326,6 +349,7 @@ mod tests {
     #[test]
     fn the_image_wins_but_for_what_init_depends_on() {
         let image = r#"{"log-driver": "json-file", "live-restore": false, "bip": "10.9.0.1/24",
+            "runtimes": {"kata": {"runtimeType": "io.containerd.kata.v2"}}, "default-runtime": "runc",
             "hosts": ["tcp://127.0.0.1:2375"], "registry-mirrors": ["https://two"]}"#;
         let config = config(Some(image));
         assert_eq!(config["log-driver"], "json-file");
@@ -333,6 +357,9 @@ mod tests {
         assert_eq!(config["bip"], "10.9.0.1/24");
         assert_eq!(config["registry-mirrors"], json!(["https://one", "https://two"]));
         assert_eq!(config["live-restore"], true);
+        assert_eq!(config["default-runtime"], "runc");
+        assert_eq!(config["runtimes"]["kata"]["runtimeType"], "io.containerd.kata.v2");
+        assert_eq!(config["runtimes"]["crun"]["path"], "/usr/bin/crun");
         assert_eq!(config["hosts"], json!(["tcp://127.0.0.1:2375", DOCKER_HOST]));
     }
 
@@ -355,7 +382,11 @@ mod tests {
         let cri = &speaking["plugins"]["io.containerd.grpc.v1.cri"];
         assert_eq!(cri["sandbox_image"].as_str(), Some("pause:3"));
         assert_eq!(cri["cni"]["bin_dir"].as_str(), Some("/opt/cni/bin"));
-        let options = &cri["containerd"]["runtimes"]["runc"]["options"];
-        assert_eq!(options["SystemdCgroup"].as_bool(), Some(false));
+        assert_eq!(cri["containerd"]["default_runtime_name"].as_str(), Some("crun"));
+        for (name, path) in [("crun", "/usr/bin/crun"), ("runc", "/usr/sbin/runc")] {
+            let options = &cri["containerd"]["runtimes"][name]["options"];
+            assert_eq!(options["BinaryName"].as_str(), Some(path));
+            assert_eq!(options["SystemdCgroup"].as_bool(), Some(false));
+        }
     }
 }

@@ -156,7 +156,7 @@ impl Stopping<'_> {
         }
         let deadline = since_boot() + RELOAD_WITHIN;
         while since_boot() < deadline {
-            let program = docker_command(&["info", "--format", "{{.LiveRestoreEnabled}}"], &[]);
+            let program = docker_command(&["info", "--format", "{{.LiveRestoreEnabled}}"]);
             let Ok(id) = self.supervisor.run("shutdown", &program, RELOAD_WITHIN) else { break };
             if self.answer(id).is_some_and(|line| line == "false") {
                 return true;

@@ -6,7 +6,7 @@
 use crate::error::{Error, On};
 use crate::log;
 use crate::preload::Preload;
-use crate::runtime::{Runtime, ctr_command, docker_command};
+use crate::runtime::{Runtime, compose_command, ctr_command, docker_command};
 use crate::supervisor::back_off::BackOff;
 use crate::supervisor::{Outcome, Program, Supervisor, TaskId};
 use contract::handover::ESP_FILES;
@@ -279,8 +279,7 @@ impl Workloads {
         let gone: Vec<String> = known.filter(|name| !declared.contains(&name.as_str())).collect();
         for name in gone {
             log::line(&format!("workload {name}: no longer declared, taking it down"));
-            let program =
-                docker_command(&["compose", "-p", &name, "down", "--remove-orphans"], &[]);
+            let program = compose_command(&["-p", &name, "down", "--remove-orphans"], &[]);
             match supervisor.run(&format!("workload-{name}"), &program, DOWN_WITHIN) {
                 Ok(id) => self.leaving.push((name, id)),
                 Err(e) => log::warning(&crate::error::chain(&e)),
@@ -292,7 +291,7 @@ impl Workloads {
 /// Asks the runtime for something that it can only answer when it works. Prints nothing.
 fn probe_command(runtime: Runtime) -> Program {
     match runtime {
-        Runtime::Docker => docker_command(&["ps", "--quiet", "--filter", "label=berth.none"], &[]),
+        Runtime::Docker => docker_command(&["ps", "--quiet", "--filter", "label=berth.none"]),
         Runtime::Containerd => ctr_command(&["--namespace", "berth.none", "tasks", "ls", "-q"]),
     }
 }
@@ -303,12 +302,12 @@ fn check_command(name: &str) -> Program {
     const BAD: &str = "{{$ended := and (eq .State \"exited\") (eq .ExitCode 0)}}\
         {{if not (or $ended (and (eq .State \"running\") (ne .Health \"unhealthy\")))}}\
         {{.Service}} is {{.State}} {{.Health}}{{end}}";
-    docker_command(&["compose", "-p", name, "ps", "--all", "--format", BAD], &[])
+    compose_command(&["-p", name, "ps", "--all", "--format", BAD], &[])
 }
 
 /// Stops the containers of a project in the order that it asks for.
 pub fn stop_command(name: &str) -> Program {
-    docker_command(&["compose", "-p", name, "stop"], &[])
+    compose_command(&["-p", name, "stop"], &[])
 }
 
 fn note_known(name: &str) {
@@ -352,10 +351,10 @@ fn environment(facts: &Facts, hostname: &str) -> Vec<(String, String)> {
 fn up_command(workload: &Workload, file: &Path, env: &[(String, String)]) -> Program {
     let file = file.display().to_string();
     let seconds = workload.timeout.as_secs().to_string();
-    let mut args = vec!["compose", "-p", &workload.name, "-f", &file, "up", "--detach", "--wait"];
+    let mut args = vec!["-p", &workload.name, "-f", &file, "up", "--detach", "--wait"];
     args.extend(["--wait-timeout", &seconds, "--no-build", "--pull", "missing"]);
     args.extend(["--quiet-pull", "--remove-orphans"]);
-    docker_command(&args, env)
+    compose_command(&args, env)
 }
 
 #[cfg(test)]
@@ -387,7 +386,7 @@ mod tests {
         let program = up_command(&workload("demo"), Path::new("/run/x.yaml"), &env);
         assert_eq!(
             program.args.join(" "),
-            "compose -p demo -f /run/x.yaml up --detach --wait --wait-timeout 60 --no-build \
+            "-p demo -f /run/x.yaml up --detach --wait --wait-timeout 60 --no-build \
              --pull missing --quiet-pull --remove-orphans"
         );
         let value = |key: &str| program.env.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());

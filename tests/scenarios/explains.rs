@@ -55,7 +55,7 @@ fn the_screen_and_the_logs_of_two_boots() {
     host.power_button().expect("pressed");
     host.wait_exit(SOON).expect("an orderly end");
     let (mut host, _) = boot(&disk.config());
-    let previous = sh(&mut host, &format!("{log} /log/previous.log"));
+    let previous = sh(&mut host, "cat /var/log/berth/previous.log");
     assert!(previous.starts_with(&text[..200]), "{previous}");
     assert!(previous.ends_with(" berth: the log of this boot ends\n"), "{previous}");
     assert!(previous.contains(" berth: shutdown: ending processes"), "{previous}");

@@ -120,7 +120,7 @@ fn door(host: &Machine) -> Cri {
     let end = Instant::now() + SOON;
     while let Err(why) = cri.runtime("Version", Message::default()) {
         assert!(Instant::now() < end, "{why}");
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_secs(1));
     }
     cri
 }
@@ -185,7 +185,7 @@ fn preflight(rows: &mut Rows) {
         };
         let end = Instant::now() + SOON;
         while !told(host) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_secs(1));
         }
         told(host).then_some(()).ok_or_else(|| "nobody said so".to_owned())
     });

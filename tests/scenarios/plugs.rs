@@ -96,8 +96,8 @@ impl Database {
             while client.execute("insert into t values ($1)", &[&next]).is_ok() {
                 confirmed.lock().expect("the list").push(next);
                 next += 1;
-                // Some of the processor is for the update.
-                std::thread::sleep(Duration::from_millis(20));
+                // Most of the processor is for the update.
+                std::thread::sleep(Duration::from_millis(200));
             }
         }));
     }
@@ -126,7 +126,7 @@ fn connect(host: &mut Machine) -> Client {
             Err(e) if Instant::now() > end => {
                 panic!("PostgreSQL does not answer: {e}\n{}", sh(host, "busybox cat /run/db.log"))
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            Err(_) => std::thread::sleep(Duration::from_secs(1)),
         }
     }
 }

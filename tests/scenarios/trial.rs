@@ -21,22 +21,17 @@ fn start_in_b(disk: &Disk) -> Machine {
     host
 }
 
-/// Waits until slot B is given up, and slot A is ready with so many `workloads`. `why` then stands in
-/// the record and in the journal.
-fn given_up(mut host: Machine, disk: &Disk, workloads: usize, why: &str) {
+/// Waits until slot B is given up, and the picker starts slot A again.
+fn gives_up(host: &mut Machine) {
     host.wait_for_line("berth: slot b is given up", BOOT).expect("the end of the trial");
-    assert_eq!(falls_back(&mut host).workloads_up, workloads);
+    host.wait_for_line("berth-picker: slot a, version 1.0.0, healthy", BOOT).expect("slot a");
+}
+
+/// Pulls the plug: `why` stands in the record and in the journal.
+fn stays_known(mut host: Machine, disk: &Disk, why: &str) {
     host.pull_plug();
     let report = berth_ok(["inspect".as_ref(), disk.path().as_os_str()]);
     assert!(report.matches(why).count() >= 2, "in the record and in the journal: {report}");
-}
-
-/// Waits until the picker starts slot A again, and the host is ready.
-fn falls_back(host: &mut Machine) -> contract::console::Ready {
-    host.wait_for_line("berth-picker: slot a, version 1.0.0, healthy", BOOT).expect("slot a");
-    let ready = host.wait_ready(BOOT).expect("the host gets ready");
-    assert_eq!(ready.slot, Some(Slot::A));
-    ready
 }
 
 #[test]
@@ -47,7 +42,10 @@ fn a_workload_that_never_gets_healthy_costs_the_slot_its_trial() {
     let mut host = start_in_b(&disk);
     host.wait_for_line("error: not everything that was asked for runs", BOOT).expect("the reason");
     let why = "not everything that was asked for runs: 0 of 1 workloads are up";
-    given_up(host, &disk, 1, why);
+    gives_up(&mut host);
+    let ready = host.wait_ready(BOOT).expect("the host gets ready");
+    assert_eq!((ready.slot, ready.workloads_up), (Some(Slot::A), 1));
+    stays_known(host, &disk, why);
 }
 
 const HEALTHY_IN_SLOT_A: &str = r#"
@@ -69,7 +67,8 @@ fn a_workload_that_turns_unhealthy_during_the_trial_costs_the_slot_its_trial() {
     disk.put_on_esp("app.yaml", HEALTHY_FOR_A_WHILE_IN_SLOT_B);
     let mut host = start_in_b(&disk);
     assert_eq!(host.wait_ready(BOOT).expect("the host gets ready").workloads_up, 1);
-    given_up(host, &disk, 1, "workload app: app is running unhealthy");
+    gives_up(&mut host);
+    stays_known(host, &disk, "workload app: app is running unhealthy");
 }
 
 const HEALTHY_FOR_A_WHILE_IN_SLOT_B: &str = r#"
@@ -80,7 +79,7 @@ services:
     environment: { BERTH_SLOT: "${BERTH_SLOT}" }
     healthcheck:
       test: ["CMD", "busybox", "test", "!", "-e", "/tmp/b"]
-      interval: 1s
+      interval: 4s
       retries: 2
 "#;
 
@@ -104,7 +103,9 @@ fn a_kernel_that_panics_costs_the_slot_its_trial() {
 fn a_host_without_a_network_costs_the_slot_its_trial() {
     let config = "[update]\nsoak = 1\ndeadline = 40\n";
     let disk = on_trial(containerd_image(), offline_image(), config);
-    given_up(start_in_b(&disk), &disk, 0, "network");
+    let mut host = start_in_b(&disk);
+    gives_up(&mut host);
+    stays_known(host, &disk, "network");
 }
 
 #[test]
@@ -115,7 +116,8 @@ fn an_init_that_hangs_is_ended_by_the_hardware_watchdog() {
     host.wait_for_line("berth-picker: slot b, version 2.0.0, on trial, 0 starts", BOOT).expect("b");
     host.wait_for_line("this init does nothing from here on", BOOT).expect("it hangs");
     host.wait_for_line("berth-picker: slot b given up: no tries left", SOON * 2).expect("a reset");
-    falls_back(&mut host);
+    host.wait_for_line("berth-picker: slot a, version 1.0.0, healthy", BOOT).expect("slot a");
+    host.wait_ready(BOOT).expect("the host gets ready");
     // The one that is well has it, too.
     let state = sh(&mut host, "cd /sys/class/watchdog/watchdog0; cat identity state timeout");
     assert_eq!(state, "i6300ESB timer\nactive\n60\n");

@@ -11,7 +11,7 @@ pub(super) const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 /// and what the definition adds.
 pub fn packages(definition: &Definition) -> Vec<String> {
     let mut names = vec![definition.kernel.package(), "systemd-boot-efi", "e2fsprogs"];
-    names.extend(["ca-certificates", "netbase", "containerd", "runc"]);
+    names.extend(["ca-certificates", "netbase", "containerd", "crun", "runc"]);
     if definition.runtime == Runtime::Docker {
         names.extend(["docker.io", "docker-cli", "docker-buildx", "docker-compose", "iptables"]);
         // dockerd starts `ps` for `docker top`, and `xz` for images that are packed so.
@@ -59,9 +59,10 @@ pub const ASSUMED: [&str; 30] = [
 ];
 
 /// The only programs that stay of packages that the definition does not name itself.
-const PROGRAMS: [&str; 18] = [
+const PROGRAMS: [&str; 19] = [
     "usr/bin/containerd",
     "usr/bin/containerd-shim-runc-v2",
+    "usr/bin/crun",
     "usr/bin/ctr",
     "usr/bin/docker",
     "usr/bin/docker-init",
@@ -165,6 +166,7 @@ pub(super) fn required(runtime: Runtime, debug_shell: bool) -> Vec<&'static str>
         "usr/sbin/resize2fs",
         "usr/bin/containerd",
         "usr/bin/containerd-shim-runc-v2",
+        "usr/bin/crun",
         "usr/bin/ctr",
         "usr/sbin/runc",
     ];
