@@ -190,6 +190,7 @@ fn own_paths(manifest: &Manifest, docker: bool) -> Vec<String> {
         usr/lib/os-release usr/lib/berth usr/lib/berth/build-time usr/lib/berth/images usr/lib/berth/init
         usr/lib/berth/modules.last usr/lib/berth/modules.load usr/lib/berth/packages.json
         usr/sbin/init usr/sbin/modprobe usr/bin/sh usr/bin/berth-updater";
+    const CONTAINERD: &str = "usr/lib/berth/host.toml";
     const DOCKER: &str = "
         etc/docker/certs.d
         usr/lib/berth/images/nginx.tar usr/lib/berth/images/nginx.tar.identity
@@ -198,8 +199,8 @@ fn own_paths(manifest: &Manifest, docker: bool) -> Vec<String> {
         usr/sbin/ip6tables usr/sbin/ip6tables-save usr/sbin/ip6tables-restore";
     let modules = ["dep", "alias", "softdep"]
         .map(|name| format!("usr/lib/modules/{}/modules.{name}", manifest.kernel));
-    let docker = if docker { DOCKER } else { "" };
-    let paths = ALWAYS.split_whitespace().chain(docker.split_whitespace());
+    let own = if docker { DOCKER } else { CONTAINERD };
+    let paths = ALWAYS.split_whitespace().chain(own.split_whitespace());
     paths.map(str::to_owned).chain(modules).collect()
 }
 

@@ -47,6 +47,11 @@ fn engine(rows: &mut Rows) {
         "same \"$(docker info -f '{{.Driver}} {{.CgroupDriver}} {{.CgroupVersion}}')\" 'overlay2 cgroupfs 2'
          has \"$(docker info -f '{{.SecurityOptions}}')\" seccomp",
     );
+    rows.row(
+        "crun starts containers, and runc does when it is told to",
+        "has \"$(docker info -f '{{.DefaultRuntime}} {{.Runtimes}}')\" 'crun map['
+         same \"$(alone --runtime runc $B echo ran)\" ran",
+    );
 }
 
 fn builds(rows: &mut Rows) {
